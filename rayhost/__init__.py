@@ -1,0 +1,3 @@
+"""rayhost: host small language models on one cheap machine."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""The model: decode, sample, text. Only the worker imports it."""

@@ -1,0 +1,104 @@
+"""The one error hierarchy. A leaf: imports nothing internal, anyone may raise from it.
+
+`RayhostError` is for the operator (one line, names the offending thing and what would be valid);
+`ApiError` is for an HTTP client and owns its status and its OpenAI error type and code.
+"""
+
+from typing import ClassVar
+
+
+class RayhostError(Exception):
+    """A failure with a one-line message an operator can act on. The CLI prints it and exits 1."""
+
+
+class ApiError(RayhostError):
+    """A failure that an OpenAI client understands.
+
+    `param` names the request field at fault; `retry_after` is in whole seconds and becomes the
+    Retry-After header.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: str = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(ApiError):
+    """400: the request itself is wrong; sending it again cannot help."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """400: the prompt does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class NotFound(ApiError):
+    """404: no such route."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """404: no model of that name or alias is served here."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(ApiError):
+    """405: the route exists for another method."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(ApiError):
+    """413: the body is over the profile's limit."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class QueueFull(ApiError):
+    """429: the model's queue is at its bound; come back after `retry_after`."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class Unavailable(ApiError):
+    """503: the model or the host cannot take work now (draining, failed to load)."""
+
+    status = 503
+    type = "server_error"
+    code = "unavailable"
+
+
+class WorkerLost(ApiError):
+    """500: the worker died under this request and it could not be carried on."""
+
+    code = "worker_lost"

@@ -1,0 +1,123 @@
+"""The request: the truth that outlives any worker, and the contract between `http` and `front`.
+
+`http` turns a body into a `GenerateRequest`, calls `Front.submit`, and iterates the `Run`.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from rayhost.ipc.messages import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """Messages for the model's chat template, each with at least `role` and a text `content`."""
+
+    messages: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrompt:
+    """Raw text, tokenized with the model's own leading special tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPrompt:
+    """Token ids, run as they are."""
+
+    tokens: tuple[int, ...]
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One generation, as validated by `http`. `max_tokens` None means up to the context's end."""
+
+    id: str
+    model: str
+    prompt: Prompt
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """How a run ended and what it cost, in tokens."""
+
+    reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What `GET /v1/models` and `/ready` say of a model. `state` is the worker's, `reason` why."""
+
+    name: str
+    aliases: tuple[str, ...]
+    state: Literal["starting", "loading", "ready", "restarting", "failed", "stopped"]
+    reason: str
+    created: int  # unix seconds: when this front started
+    context: int  # tokens a request may use, prompt and answer together
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHealth:
+    """What `/health` says of one worker. `ok` is False for a dead or wedged worker."""
+
+    model: str
+    ok: bool
+    state: str
+    reason: str
+    pid: int | None
+    step: int
+    beat_age_ms: float | None  # since the step loop last showed life
+
+
+class Run(Protocol):
+    """An admitted request. Iterating yields text as it becomes final, or raises ApiError."""
+
+    model: str  # canonical name, whatever alias was asked for
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        """Yield non-empty pieces of text until the run ends."""
+        ...
+
+    @property
+    def finish(self) -> Finish:
+        """How it ended; only after the iteration ended normally."""
+        ...
+
+    def close(self) -> None:
+        """Stop caring: frees the sequence within one engine step. Harmless after the end."""
+        ...
+
+
+class Front(Protocol):
+    """What the HTTP layer sees of everything behind it."""
+
+    def cards(self) -> Sequence[ModelCard]:
+        """Every model of the profile, in its order."""
+        ...
+
+    def health(self) -> Sequence[WorkerHealth]:
+        """Every worker, read from its status page without asking it."""
+        ...
+
+    def draining(self) -> bool:
+        """True once SIGTERM came: `/ready` is 503 and `submit` raises Unavailable."""
+        ...
+
+    async def submit(self, request: GenerateRequest) -> Run:
+        """Tokenize, check and queue a request.
+
+        Returns once it is queued. Raises ModelNotFound, ContextLengthExceeded, InvalidRequest,
+        QueueFull or Unavailable. Cancelling the call leaves nothing behind.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The worker process: one step loop over many sequences."""

@@ -1,0 +1,13 @@
+"""Models shared by the whole suite: a random one made on the spot, and real weights pulled once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_gguf import write_tiny_llama
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random llama with a chat template and 512 tokens of context; loads in milliseconds."""
+    return write_tiny_llama(tmp_path_factory.mktemp("models") / "tiny.gguf")

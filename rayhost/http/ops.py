@@ -1,0 +1,60 @@
+"""What an operator's tools ask: `/health`, `/ready`, `/metrics`.
+
+None of them touches a queue or waits for a worker: they answer when nothing else does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rayhost.front.request import Front
+from rayhost.http.json import json_response
+from rayhost.http.models import Endpoint, find_card
+
+
+def health(front: Front) -> Endpoint:
+    """Return the endpoint that is 200 while every worker is alive, and else says which is not."""
+
+    async def endpoint(_request: Request) -> Response:
+        workers = front.health()
+        reasons = [f"{one.model}: {one.reason or one.state}" for one in workers if not one.ok]
+        status = "failing" if reasons else "ok"
+        return _verdict(reasons, {"status": status, "reasons": reasons, "workers": workers})
+
+    return endpoint
+
+
+def ready(front: Front) -> Endpoint:
+    """Return the endpoint that is 200 while every model (or `?model=`) takes requests."""
+
+    async def endpoint(request: Request) -> Response:
+        name = request.query_params.get("model")
+        cards = front.cards() if name is None else [find_card(front, name)]
+        reasons = [
+            f"{card.name}: {card.reason or card.state}" for card in cards if card.state != "ready"
+        ]
+        if front.draining():
+            reasons.insert(0, "draining: the server is going down")
+        models = [
+            {"model": card.name, "state": card.state, "reason": card.reason} for card in cards
+        ]
+        status = "not_ready" if reasons else "ready"
+        return _verdict(reasons, {"status": status, "reasons": reasons, "models": models})
+
+    return endpoint
+
+
+def metrics(read: Callable[[], bytes]) -> Endpoint:
+    """Return the endpoint that shows the metrics registry, in Prometheus' text format."""
+
+    async def endpoint(_request: Request) -> Response:
+        return Response(read(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return endpoint
+
+
+def _verdict(reasons: list[str], payload: dict[str, Any]) -> Response:
+    return json_response(payload, status=503 if reasons else 200)

@@ -1,0 +1,140 @@
+"""A `Front` that does what a test scripted, and tells what was done to it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+from rayhost.errors import ModelNotFound
+from rayhost.front.request import Finish, GenerateRequest, ModelCard, Run, WorkerHealth
+
+
+class Flag:
+    """An event that can be awaited in the app's loop and waited for in another thread."""
+
+    def __init__(self) -> None:
+        self._inside = asyncio.Event()
+        self._outside = threading.Event()
+
+    def set(self) -> None:
+        self._inside.set()
+        self._outside.set()
+
+    def __bool__(self) -> bool:
+        return self._outside.is_set()
+
+    async def seen(self) -> None:
+        await self._inside.wait()
+
+    def wait(self) -> bool:
+        """Wait in another thread; False after 10 s."""
+        return self._outside.wait(10)
+
+
+class FakeRun:
+    """Yields `pieces`, then fails with `error`, hangs (`hold`), or ends with `ending`."""
+
+    def __init__(
+        self, pieces: Sequence[str], ending: Finish, error: Exception | None, hold: bool
+    ) -> None:
+        self.model = "smollm2-135m"
+        self.pulled = 0
+        self.held = Flag()
+        self.closed = Flag()
+        self._pieces = pieces
+        self._ending = ending
+        self._error = error
+        self._hold = hold
+        self._ended = False
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for piece in self._pieces:
+            self.pulled += 1
+            yield piece
+        if self._error is not None:
+            raise self._error
+        if self._hold:
+            self.held.set()
+            await asyncio.get_running_loop().create_future()
+        self._ended = True
+
+    @property
+    def finish(self) -> Finish:
+        if not self._ended:
+            raise RuntimeError("finish was read before the end")
+        return self._ending
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def card(
+    name: str,
+    *aliases: str,
+    state: Literal["loading", "ready", "failed"] = "ready",
+    reason: str = "",
+) -> ModelCard:
+    return ModelCard(name, aliases, state, reason, created=1_700_000_000, context=2048)
+
+
+def worker(model: str, *, ok: bool = True, reason: str = "") -> WorkerHealth:
+    return WorkerHealth(model, ok, "ready" if ok else "restarting", reason, 4711, 12, 1.5)
+
+
+class FakeFront:
+    """Serves `smollm2-135m`, alias `small`. Set the attributes to script what comes next."""
+
+    def __init__(self) -> None:
+        self.models = [card("smollm2-135m", "small", "org/smol")]
+        self.workers = [worker("smollm2-135m")]
+        self.is_draining = False
+        self.pieces: Sequence[str] = ("Paris", " is", " nice")
+        self.ending = Finish("stop", prompt_tokens=7, completion_tokens=3)
+        self.submit_error: Exception | None = None
+        self.run_error: Exception | None = None
+        self.hold_submit = False
+        self.hold_run = False
+        self.submitting = Flag()
+        self.submit_cancelled = Flag()
+        self.started = Flag()
+        self.requests: list[GenerateRequest] = []
+        self.runs: list[FakeRun] = []
+
+    @property
+    def request(self) -> GenerateRequest:
+        """The only request."""
+        (request,) = self.requests
+        return request
+
+    @property
+    def run(self) -> FakeRun:
+        """The only run."""
+        (run,) = self.runs
+        return run
+
+    def cards(self) -> Sequence[ModelCard]:
+        return self.models
+
+    def health(self) -> Sequence[WorkerHealth]:
+        return self.workers
+
+    def draining(self) -> bool:
+        return self.is_draining
+
+    async def submit(self, request: GenerateRequest) -> Run:
+        self.requests.append(request)
+        self.submitting.set()
+        if self.submit_error is not None:
+            raise self.submit_error
+        if not any(request.model in (one.name, *one.aliases) for one in self.models):
+            raise ModelNotFound(f"no model {request.model!r}", param="model")
+        if self.hold_submit:
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                self.submit_cancelled.set()
+                raise
+        run = FakeRun(self.pieces, self.ending, self.run_error, self.hold_run)
+        self.runs.append(run)
+        self.started.set()
+        return run

@@ -20,6 +20,7 @@ def loaded_after(statement: str, suspects: set[str]) -> set[str]:
     [
         "rayhost.cli.main",
         "rayhost.front.request",
+        "rayhost.http.app",
         "rayhost.profile",
     ],
 )

@@ -109,32 +109,30 @@ class Receiver:
         self._ring = ring
         self._data = data
         self._space = space
-        self._announced = 0  # frames in the ring that may be read
+        self.more = False  # the last `receive` left announced frames in the ring
         self._open: tuple[int, int] | None = None  # kind and request id of an unfinished message
         self._parts = bytearray()
 
     @property
     def data_fd(self) -> int:
-        """Readable when the peer announced frames; -1 once closed."""
+        """Readable while announced frames are in the ring; -1 once closed."""
         return self._data.fd
-
-    @property
-    def more(self) -> bool:
-        """Announced frames are still in the ring: `receive` again, `data_fd` may stay quiet."""
-        return self._announced > 0
 
     def receive(self, limit: int) -> list[Frame]:
         """Read at most `limit` ring frames and return the messages they complete, in order.
 
-        Frees the space of what it read with one doorbell. Raises CorruptFrame; messages read
-        before the corrupt frame by the same call are lost with the peer.
+        A message may take several frames, so the list may be empty while there is `more`. What was
+        read is freed with one doorbell. Raises ValueError for a limit under 1, and CorruptFrame;
+        messages read before the corrupt frame by the same call are lost with the peer.
         """
-        self._announced += self._data.take()
+        if limit < 1:
+            raise ValueError(f"limit {limit}: must be at least 1")
+        announced = self._data.take()
+        reading = min(limit, announced)
         read = self._ring.read
         messages = []
-        for _ in range(min(limit, self._announced)):
+        for _ in range(reading):
             kind, flags, request_id, payload = read()
-            self._announced -= 1
             if flags or self._open:
                 whole = self._join(kind, flags, request_id, payload)
                 if whole is not None:
@@ -144,6 +142,11 @@ class Receiver:
         freed, self._ring.freed = self._ring.freed, 0
         if freed:
             self._space.ring(freed)
+        self.more = announced > reading
+        if self.more:
+            # Back into the counter, so that the fd stays readable: nobody sleeps on a ring with
+            # frames in it, whether or not they look at `more`.
+            self._data.ring(announced - reading)
         return messages
 
     def _join(self, kind: int, flags: int, request_id: int, payload: bytes) -> Frame | None:

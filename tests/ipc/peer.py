@@ -38,10 +38,9 @@ def echo(end: End) -> None:
     """Send back what comes, and stop reading while too much of it waits."""
     while True:
         reading = end.sender.waiting_bytes < BACKLOG
-        if not end.receiver.more or not reading:
-            ready = wait(end, reading, sys.stdin.fileno())
-            if not ready or sys.stdin.fileno() in ready:
-                return
+        ready = wait(end, reading, sys.stdin.fileno())
+        if not ready or sys.stdin.fileno() in ready:
+            return
         if reading:
             for frame in end.receiver.receive(BURST):
                 end.sender.send(*frame)

@@ -1,5 +1,6 @@
 """The segment: sealed, nameless, and only attached to by those it was made for."""
 
+import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -24,6 +25,11 @@ def test_nobody_can_change_its_size(fd: int, size: int) -> None:
     with pytest.raises(PermissionError):
         os.ftruncate(fd, size)
     assert os.fstat(fd).st_size == STATUS_BYTES + 2 * RING
+
+
+def test_nobody_can_add_a_seal(fd: int) -> None:
+    with pytest.raises(PermissionError):
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
 
 def test_it_is_allocated_and_not_sparse(fd: int) -> None:

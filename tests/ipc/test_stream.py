@@ -104,16 +104,24 @@ def test_a_short_announcement_delays_frames_and_loses_none(lane: Lane) -> None:
         assert lane.receiver.receive(10) == [Frame(3, n, b"x")]
 
 
-def test_receive_stops_at_its_limit_and_says_that_there_is_more(lane: Lane) -> None:
+def test_receive_stops_at_its_limit_and_the_fd_stays_readable(lane: Lane) -> None:
     for n in range(5):
         lane.sender.send(3, n, b"x")
     lane.sender.flush()
-    assert [f.request_id for f in lane.receiver.receive(2)] == [0, 1]
-    assert lane.receiver.more
+    for expected in ([0, 1], [2, 3], [4]):
+        assert readable(lane.receiver.data_fd)
+        assert [f.request_id for f in lane.receiver.receive(2)] == expected
+        assert lane.receiver.more == (expected != [4])
     assert not readable(lane.receiver.data_fd)
-    assert [f.request_id for f in lane.receiver.receive(2)] == [2, 3]
-    assert [f.request_id for f in lane.receiver.receive(2)] == [4]
-    assert not lane.receiver.more
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_reads_nothing_is_refused(lane: Lane, limit: int) -> None:
+    lane.sender.send(3, 1, b"x")
+    lane.sender.flush()
+    with pytest.raises(ValueError, match=f"limit {limit}"):
+        lane.receiver.receive(limit)
+    assert lane.receiver.receive(1) == [Frame(3, 1, b"x")]
 
 
 def test_one_space_doorbell_for_each_receive(lane: Lane) -> None:
@@ -173,7 +181,7 @@ def test_on_space_quiets_the_doorbell_when_nothing_waits(lane: Lane) -> None:
         st.tuples(st.integers(0, 255), st.integers(0, 2**64 - 1), st.binary(max_size=3000)),
         max_size=25,
     ),
-    moves=st.lists(st.tuples(st.sampled_from(["send", "flush", "space"]), st.integers(0, 9))),
+    moves=st.lists(st.tuples(st.sampled_from(["send", "flush", "space"]), st.integers(1, 9))),
 )
 def test_any_interleaving_delivers_every_message_whole_and_in_order(
     size: int, messages: list[tuple[int, int, bytes]], moves: list[tuple[str, int]]

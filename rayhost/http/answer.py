@@ -13,8 +13,6 @@ from rayhost.front.request import Finish, GenerateRequest
 from rayhost.http import sse
 from rayhost.http.json import encode
 
-_MARK = "\0"
-
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -38,10 +36,6 @@ class Answer(ABC):
         self._created = int(time.time())
         self._model = model
         self._include_usage = ask.include_usage
-        # Every event of a stream differs in its text only: encoding the rest once makes a piece
-        # 5 times cheaper (0.3 against 1.4 microseconds).
-        before, after = self._event([self._choice(_MARK, None)]).split(encode(_MARK))
-        self._before, self._after = before, after
 
     @abstractmethod
     def opening(self) -> bytes:
@@ -57,7 +51,9 @@ class Answer(ABC):
 
     def piece(self, text: str) -> bytes:
         """Return the event of some text."""
-        return self._before + encode(text) + self._after
+        # Encoding the constant part once instead would save 0.9 of the 5 microseconds that an event
+        # costs on its way to the socket: nothing, at some hundred tokens a second.
+        return self._event([self._choice(text, None)])
 
     def closing(self, finish: Finish) -> bytes:
         """Return the events after the last text."""

@@ -4,7 +4,6 @@ Invariant: null means absent, and nothing the client sent is dropped in silence:
 the struct, refused as unsupported, or returned as ignored. Called by `chat` and `completions`.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -19,8 +18,7 @@ Unsupported = Mapping[str, tuple[object, ...]]
 Body = TypeVar("Body", bound=msgspec.Struct)
 
 _decode = msgspec.json.Decoder().decode
-_WHERE = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(.*)`")
+_MISSING = "Object missing required field `"
 
 
 def parse_body(
@@ -52,6 +50,13 @@ def refuse_unsupported(value: object, param: str, harmless: tuple[object, ...] =
     )
 
 
+def missing(param: str) -> InvalidRequest:
+    """Return the refusal of a body without a parameter that it must have."""
+    return InvalidRequest(
+        f"{param}: required, but missing", code="missing_required_parameter", param=param
+    )
+
+
 def _decode_object(raw: bytes) -> dict[str, Any]:
     try:
         given = _decode(raw)
@@ -72,12 +77,9 @@ def _not_json(why: str) -> InvalidRequest:
 
 def _wrong_shape(message: str) -> InvalidRequest:
     """Turn msgspec's "Expected `str`, got `int` - at `$.messages[0].role`" into an answer."""
-    found = _WHERE.fullmatch(message)
-    what, where = (found["what"], found["where"]) if found else (message, None)
-    missing = _MISSING.fullmatch(what)
-    if missing:
-        param = f"{where}.{missing[1]}" if where else missing[1]
-        return InvalidRequest(
-            f"{param}: required, but missing", code="missing_required_parameter", param=param
-        )
-    return InvalidRequest(f"{where}: {what.lower()}", code="invalid_type", param=where)
+    what, _, path = message.partition(" - at `$")
+    param = path.removeprefix(".").removesuffix("`")
+    if what.startswith(_MISSING):
+        name = what.removeprefix(_MISSING).removesuffix("`")
+        return missing(f"{param}.{name}" if param else name)
+    return InvalidRequest(f"{param}: {what.lower()}", code="invalid_type", param=param)

@@ -7,7 +7,7 @@ import msgspec
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.http.answer import Answer, Ask
-from rayhost.http.body import parse_body, refuse_unsupported
+from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.schema import (
     UNSUPPORTED,
     GenerationBody,
@@ -78,8 +78,7 @@ def parse(raw: bytes, request_id: str) -> Ask:
         max_tokens=one_of_aliases(body, "max_completion_tokens", "max_tokens"),
         stop=stops_of(body),
     )
-    usage = body.stream_options is not None and body.stream_options.include_usage is True
-    return Ask(request, body.stream, usage, ignored)
+    return Ask(request, body.stream, body.include_usage, ignored)
 
 
 def _for_template(message: ChatMessage, where: str) -> dict[str, Any]:
@@ -93,11 +92,7 @@ def _for_template(message: ChatMessage, where: str) -> dict[str, Any]:
     refuse_unsupported(message.tool_calls, f"{where}.tool_calls", ([],))
     refuse_unsupported(message.function_call, f"{where}.function_call")
     if message.content is None:
-        raise InvalidRequest(
-            f"{where}.content: required, but missing",
-            code="missing_required_parameter",
-            param=f"{where}.content",
-        )
+        raise missing(f"{where}.content")
     templated = {"role": role, "content": _text(message.content, f"{where}.content")}
     if message.name is not None:
         templated["name"] = message.name
@@ -114,11 +109,7 @@ def _text(content: str | tuple[Part, ...], where: str) -> str:
                 param=f"{where}[{i}].type",
             )
         if part.text is None:
-            raise InvalidRequest(
-                f"{where}[{i}].text: required, but missing",
-                code="missing_required_parameter",
-                param=f"{where}[{i}].text",
-            )
+            raise missing(f"{where}[{i}].text")
     # A line each, as llama-server and vLLM join them: parts are paragraphs, not fragments.
     return "\n".join(part.text for part in content if part.text is not None)
 

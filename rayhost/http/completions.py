@@ -47,8 +47,7 @@ def parse(raw: bytes, request_id: str) -> Ask:
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         stop=stops_of(body),
     )
-    usage = body.stream_options is not None and body.stream_options.include_usage is True
-    return Ask(request, body.stream, usage, ignored)
+    return Ask(request, body.stream, body.include_usage, ignored)
 
 
 def _prompt(prompt: str | list[Item]) -> Prompt:

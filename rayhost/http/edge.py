@@ -17,6 +17,8 @@ from rayhost.http import sse
 from rayhost.http.connection import ClientGone
 from rayhost.http.json import encode
 
+Headers = list[tuple[bytes, bytes]]
+
 log = structlog.get_logger("rayhost.http")
 
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -68,13 +70,13 @@ class Edge:
             if not exchange.submitted:
                 _log_refused(scope, exchange, status=499, code="client_gone", param=None)
         except Exception as failure:
-            error = _api_error(failure, scope)
+            error, headers = _translate(failure, scope)
             if error is None:
                 log.exception("crashed", request_id=exchange.request_id, path=scope["path"])
                 error = ApiError(f"internal error; the request id is {exchange.request_id}")
             elif not exchange.submitted:
                 _log_refused(scope, exchange, error.status, error.code, error.param)
-            await _send_error(error, failure, exchange, sending)
+            await _send_error(error, headers, exchange, sending)
 
 
 def _request_id(scope: Scope) -> str:
@@ -85,18 +87,18 @@ def _request_id(scope: Scope) -> str:
     return secrets.token_hex(16)
 
 
-def _api_error(failure: Exception, scope: Scope) -> ApiError | None:
+def _translate(failure: Exception, scope: Scope) -> tuple[ApiError | None, Headers]:
     """Return what the client is told of a failure, None for one that nobody foresaw."""
     if isinstance(failure, ApiError):
-        return failure
-    if isinstance(failure, HTTPException):  # starlette's router raises these two only
-        asked = f"{scope['method']} {scope['path'][:200]}"
-        if failure.status_code == 404:
-            return NotFound(f"there is no route for {asked}")
-        if failure.status_code == 405:
-            allowed = dict(failure.headers or {}).get("Allow")
-            return MethodNotAllowed(f"{asked}: this route takes {allowed} only")
-    return None
+        return failure, []
+    asked = f"{scope['method']} {scope['path'][:200]}"
+    match failure:
+        case HTTPException(status_code=404):
+            return NotFound(f"there is no route for {asked}"), []
+        case HTTPException(status_code=405, headers={"Allow": allowed}):
+            error = MethodNotAllowed(f"{asked}: this route takes {allowed} only")
+            return error, [(b"allow", allowed.encode("ascii"))]
+    return None, []
 
 
 def _log_refused(
@@ -113,7 +115,7 @@ def _log_refused(
     )
 
 
-async def _send_error(error: ApiError, failure: Exception, exchange: Exchange, send: Send) -> None:
+async def _send_error(error: ApiError, extra: Headers, exchange: Exchange, send: Send) -> None:
     if exchange.ended:
         return
     envelope = {
@@ -131,13 +133,11 @@ async def _send_error(error: ApiError, failure: Exception, exchange: Exchange, s
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
+        *extra,
     ]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
     if error.status == 413:  # the rest of the body is not worth reading
         headers.append((b"connection", b"close"))
-    if isinstance(failure, HTTPException):
-        named = dict(failure.headers or {})
-        headers += [(name.lower().encode(), value.encode()) for name, value in named.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

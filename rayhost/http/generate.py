@@ -13,9 +13,7 @@ from rayhost.front.request import Front, Run
 from rayhost.http import sse
 from rayhost.http.answer import Answer, Ask, Parse
 from rayhost.http.connection import read_body, while_connected
-from rayhost.http.edge import Exchange, exchange_of
-
-Headers = list[tuple[bytes, bytes]]
+from rayhost.http.edge import Exchange, Headers, exchange_of
 
 _MAX_IGNORED = 16
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")

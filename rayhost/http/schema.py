@@ -43,6 +43,11 @@ class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     service_tier: str = ""
 
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk that tells its cost."""
+        return self.stream_options is not None and self.stream_options.include_usage is True
+
 
 class Range(NamedTuple):
     """The values a number may have, both ends included unless `open_low`."""
@@ -51,9 +56,8 @@ class Range(NamedTuple):
     high: float
     open_low: bool = False
 
-    def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float):
-            return False
+    def allows(self, value: float) -> bool:
+        """Return whether a value is one of them."""
         return self.low <= value <= self.high and not (self.open_low and value == self.low)
 
     def __str__(self) -> str:
@@ -89,7 +93,7 @@ def check_values(body: GenerationBody) -> None:
     """Raise InvalidRequest for a number out of its range or a pair that contradicts itself."""
     for name, allowed in RANGES.items():
         value = getattr(body, name, None)
-        if value is not None and value not in allowed:
+        if value is not None and not allowed.allows(value):
             raise InvalidRequest(f"{name}: must be {allowed}, not {shown(value)}", param=name)
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest(

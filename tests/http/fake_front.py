@@ -39,6 +39,7 @@ class FakeRun:
     ) -> None:
         self.model = "smollm2-135m"
         self.pulled = 0
+        self.close_error: Exception | None = None
         self.held = Flag()
         self.closed = Flag()
         self._pieces = pieces
@@ -66,6 +67,8 @@ class FakeRun:
 
     def close(self) -> None:
         self.closed.set()
+        if self.close_error is not None:
+            raise self.close_error
 
 
 def card(
@@ -92,6 +95,7 @@ class FakeFront:
         self.ending = Finish("stop", prompt_tokens=7, completion_tokens=3)
         self.submit_error: Exception | None = None
         self.run_error: Exception | None = None
+        self.close_error: Exception | None = None
         self.hold_submit = False
         self.hold_run = False
         self.submitting = Flag()
@@ -135,6 +139,7 @@ class FakeFront:
                 self.submit_cancelled.set()
                 raise
         run = FakeRun(self.pieces, self.ending, self.run_error, self.hold_run)
+        run.close_error = self.close_error
         self.runs.append(run)
         self.started.set()
         return run

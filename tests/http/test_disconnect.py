@@ -179,6 +179,23 @@ async def test_a_future_cancelled_inside_the_work_is_a_failure_not_a_disconnect(
         await while_connected(receive, work())
 
 
+async def test_a_receive_that_fails_ends_the_work_and_says_so() -> None:
+    cancelled = Flag()
+
+    async def receive() -> Message:
+        raise OSError("broken")
+
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(OSError, match="broken"):
+        await while_connected(receive, work())
+    assert cancelled
+
+
 def request_bytes(body: object) -> bytes:
     raw = json.dumps(body).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n"

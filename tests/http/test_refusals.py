@@ -299,6 +299,24 @@ async def test_an_unforeseen_failure_is_logged_and_not_leaked(
     assert crash["exc_info"]
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/v1/models/small"])
+async def test_an_unforeseen_failure_of_any_route_is_a_500_envelope(path: str) -> None:
+    class Broken(FakeFront):
+        def cards(self) -> list[Any]:
+            raise ZeroDivisionError("secret")
+
+        health = cards
+
+    def metrics() -> bytes:
+        raise ZeroDivisionError("secret")
+
+    app = build_app(Broken(), body_bytes=BODY_BYTES, metrics=metrics)
+    with capture_logs() as logs:
+        reply = await call(app, "GET", path)
+    assert (reply.status, reply.error["code"]) == (500, "internal_error")
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("crashed", path)]
+
+
 async def test_an_unforeseen_failure_under_a_stream_is_logged_and_not_leaked(
     app: ASGIApp, front: FakeFront
 ) -> None:
@@ -307,6 +325,16 @@ async def test_an_unforeseen_failure_under_a_stream_is_logged_and_not_leaked(
         reply = await call(app, "POST", CHAT, json_body=chat_body(stream=True))
     assert reply.events[-1]["error"]["code"] == "internal_error"
     assert b"secret" not in reply.body
+    assert [entry["event"] for entry in logs] == ["crashed"]
+
+
+async def test_a_failure_after_the_answer_is_logged_and_adds_nothing_to_it(
+    app: ASGIApp, front: FakeFront
+) -> None:
+    front.close_error = ZeroDivisionError("secret")
+    with capture_logs() as logs:
+        reply = await call(app, "POST", CHAT, json_body=chat_body(stream=True))
+    assert reply.events[-1] == "[DONE]"
     assert [entry["event"] for entry in logs] == ["crashed"]
 
 

@@ -1,0 +1,217 @@
+"""The only importer of llama_cpp: one model and one context through the low-level API.
+
+Invariant: after `decode` returns, the batch is in the KV cache whole; after it raises, nothing
+is known and the process must end. `LlamaEngine` belongs to one thread, `LlamaCodec` may be used
+from another (the vocabulary never changes after loading).
+"""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as llama
+
+from rayhost.engine.base import Batch, EngineFailed, Facts, LoadError, Logits, PromptError
+from rayhost.engine.template import ChatTemplate
+from rayhost.ipc.messages import Load
+
+_KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
+_LOG_ERROR = 4
+_LOG_CONTINUES = 5
+
+
+class _Log:
+    """llama.cpp's log, kept for its last complaint instead of printed."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self._keep = False
+        self.callback = llama.llama_log_callback(self._hear)  # llama.cpp keeps only the pointer
+
+    def _hear(self, level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        if level != _LOG_CONTINUES:
+            self._keep = level == _LOG_ERROR
+        if self._keep:
+            self.errors.append(text.decode(errors="replace").strip())
+            del self.errors[:-16]
+
+    def reason(self, fallback: str) -> str:
+        """Return the first complaint since the last `clear`: later ones only repeat the failure."""
+        return self.errors[0] if self.errors else fallback
+
+
+_log = _Log()
+
+
+class LlamaEngine:
+    """A loaded model with a context of `concurrency` slots of `context` tokens each."""
+
+    def __init__(self, load: Load) -> None:
+        llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
+        llama.llama_backend_init()
+        _log.errors.clear()
+        options = llama.llama_model_default_params()
+        options.n_gpu_layers = 0
+        # llama.cpp's AMX kernels crash on Q4_1 prefill (and have given garbage: ggml-org/llama.cpp
+        # pull 16315, issue 20824). `make setup` builds without them; a foreign build may have them,
+        # and without the extra buffer types it is slower but right.
+        options.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
+        self._model = llama.llama_model_load_from_file(load.path.encode(), options)
+        if not self._model:
+            raise LoadError(_log.reason("llama.cpp could not read the model file"))
+        vocab = llama.llama_model_get_vocab(self._model)
+        self._context = llama.llama_init_from_model(self._model, self._context_options(load))
+        if not self._context:
+            size = f"{load.concurrency} sequences of {load.context} tokens"
+            raise LoadError(_log.reason(f"llama.cpp could not create a context of {size}"))
+        self._memory = llama.llama_get_memory(self._context)
+        self.codec = LlamaCodec(self._model, vocab)
+        self.facts = Facts(
+            architecture=_metadata(self._model, "general.architecture"),
+            quantization=(
+                llama.llama_ftype_name(llama.llama_model_ftype(self._model)) or b"unknown"
+            ).decode(),
+            parameters=llama.llama_model_n_params(self._model),
+            size_bytes=llama.llama_model_size(self._model),
+            context=min(load.context, llama.llama_n_ctx_seq(self._context)),
+            train_context=llama.llama_model_n_ctx_train(self._model),
+            vocabulary=llama.llama_vocab_n_tokens(vocab),
+            concurrency=load.concurrency,
+            batch=load.batch,
+            chat=self.codec.has_chat,
+        )
+        self.batch = Batch(load.batch)
+        self._raw = self._share(self.batch)
+        self._warm_up()
+
+    @staticmethod
+    def _context_options(load: Load) -> Any:
+        options = llama.llama_context_default_params()
+        options.n_ctx = load.context * load.concurrency
+        options.n_seq_max = load.concurrency
+        options.n_batch = load.batch
+        options.n_ubatch = min(load.batch, 512)
+        # The default reserves logits for a whole batch: 100 MB at a vocabulary of 49k.
+        options.n_outputs_max = load.concurrency
+        options.n_threads = load.threads
+        options.n_threads_batch = load.threads
+        options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        options.type_k = _KV_TYPES[load.kv_type]
+        options.type_v = _KV_TYPES[load.kv_type]
+        options.kv_unified = load.kv_layout == "unified"
+        options.no_perf = True
+        return options
+
+    def _share(self, batch: Batch) -> Any:
+        """Return a llama_batch over the batch's own arrays: filling those fills it."""
+        raw = llama.llama_batch()
+        pointer = ctypes.POINTER
+        raw.token = batch.tokens.ctypes.data_as(pointer(ctypes.c_int32))
+        raw.pos = batch.positions.ctypes.data_as(pointer(ctypes.c_int32))
+        raw.logits = batch.wants_logits.ctypes.data_as(pointer(ctypes.c_int8))
+        self._one_each = np.ones(batch.capacity, np.int32)
+        raw.n_seq_id = self._one_each.ctypes.data_as(pointer(ctypes.c_int32))
+        first = batch.slots.ctypes.data
+        self._slot_pointers = np.arange(batch.capacity, dtype=np.uint64) * 4 + np.uint64(first)
+        raw.seq_id = self._slot_pointers.ctypes.data_as(pointer(pointer(ctypes.c_int32)))
+        return raw
+
+    def _warm_up(self) -> None:
+        """Decode one token, so that the first request does not pay for cold pages and graphs."""
+        self.batch.clear()
+        self.batch.add(0, [0], 0, due=True)
+        self.decode()
+        self.forget(0)
+        self.batch.clear()
+
+    def decode(self) -> None:
+        """Run the batch. Raises EngineFailed."""
+        self._raw.n_tokens = self.batch.size
+        status = llama.llama_decode(self._context, self._raw)
+        if status != 0:
+            raise EngineFailed(
+                f"llama_decode returned {status} for a batch of {self.batch.size} tokens"
+                + "".join(f"; {line}" for line in _log.errors[-2:])
+            )
+
+    def logits(self) -> Logits:
+        """Return (batch.outputs, vocabulary) logits, writable, valid until the next decode."""
+        pointer = llama.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, (self.batch.outputs, self.facts.vocabulary))
+
+    def forget(self, slot: int) -> None:
+        """Free every KV cell of a slot."""
+        llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+
+class LlamaCodec:
+    """The model's vocabulary and chat template."""
+
+    def __init__(self, model: Any, vocab: Any) -> None:
+        self._vocab = vocab
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+        template = llama.llama_model_chat_template(model, None)
+        self.has_chat = template is not None
+        self._template_source = (template or b"").decode(errors="replace")
+        self._template: ChatTemplate | None = None
+        self._bos = self._special_text(llama.llama_vocab_bos(vocab))
+        self._eos = self._special_text(llama.llama_vocab_eos(vocab))
+
+    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Apply the chat template and tokenize. Raises PromptError."""
+        if not self.has_chat:
+            raise PromptError(
+                "this model has no chat template: use /v1/completions", "chat_template_missing"
+            )
+        if self._template is None:
+            self._template = ChatTemplate(self._template_source, self._bos, self._eos)
+        prompt = self._template.render(messages)
+        # A template that writes the leading token itself must not get a second one.
+        return self._tokenize(prompt, not (self._bos and prompt.startswith(self._bos)))
+
+    def text(self, text: str) -> list[int]:
+        """Tokenize raw text, with the special tokens the model wants in front."""
+        return self._tokenize(text, True)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes of a token; they may be part of a UTF-8 character. Control: empty."""
+        known = self._pieces.get(token)
+        if known is None:
+            known = self._pieces[token] = self._read_piece(token, special=False)
+        return known
+
+    def ends(self, token: int) -> bool:
+        """Tell whether the token ends a generation."""
+        known = self._ends.get(token)
+        if known is None:
+            known = self._ends[token] = bool(llama.llama_vocab_is_eog(self._vocab, token))
+        return known
+
+    def _tokenize(self, text: str, add_special: bool) -> list[int]:
+        raw = text.encode("utf-8", errors="replace")  # a lone surrogate from JSON becomes "?"
+        room = len(raw) + 8  # a token is at least a byte, plus what is added in front and behind
+        ids = (llama.llama_token * room)()
+        count = llama.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, True)
+        if count < 0:
+            raise PromptError(f"the tokenizer wants room for {-count} tokens and has {room}")
+        return list(ids[:count])
+
+    def _special_text(self, token: int) -> str:
+        return "" if token < 0 else self._read_piece(token, special=True).decode(errors="replace")
+
+    def _read_piece(self, token: int, special: bool) -> bytes:
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            size = llama.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            if size >= 0:
+                return buffer.raw[:size]
+            room = -size
+
+
+def _metadata(model: Any, key: str) -> str:
+    buffer = ctypes.create_string_buffer(256)
+    size = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if size >= 0 else "unknown"

@@ -1,0 +1,138 @@
+"""The worker process: attach, pin, load, then three threads.
+
+The main thread steps the engine, the reader takes what the front sends, the text thread turns
+prompts into tokens. Any of them failing ends the process: the front replaces it and runs its
+requests again. The engine is imported only here, and only once the process is on its own.
+"""
+
+import ctypes
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import structlog
+
+from rayhost import clock, logs
+from rayhost.engine.base import Facts, LoadError
+from rayhost.ipc.channel import ChildFds, End, Receiver, attach
+from rayhost.ipc.messages import Load, LoadFailed, Prepare, Ready, decode
+from rayhost.worker.loop import Inbox, StepLoop
+from rayhost.worker.outbox import Outbox
+from rayhost.worker.prepare import PrepareQueue, prepare_forever
+
+_PR_SET_PDEATHSIG = 1
+_FRAMES_AT_ONCE = 256
+_OOM_SCORE = 500  # the kernel takes a worker, which can be rebuilt, before the front
+_EXIT_SOFTWARE = 70  # sysexits.h EX_SOFTWARE
+_SWITCH_S = 0.0005  # the step thread must not wait 5 ms for the GIL behind a template
+
+
+def run(child_fds: str, parent_pid: int) -> None:
+    """Serve one model until told to stop, or until the front dies. Does not return."""
+    _live_and_die_with(parent_pid)
+    end = attach(ChildFds.from_arg(child_fds))
+    outbox = Outbox(end.sender)
+    load = _await_load(end.receiver)
+    logs.configure(load.log_format, model=load.name)
+    sys.excepthook = _end_process
+    try:
+        _work(load, end, outbox)
+    except LoadError as error:
+        outbox.send(0, LoadFailed(str(error)))
+        outbox.flush()
+    # Daemon threads may be inside llama.cpp: leave without tearing the interpreter down.
+    os._exit(0)
+
+
+def _live_and_die_with(parent_pid: int) -> None:
+    """Be killed when the front is, leave the terminal's and systemd's signals to the front."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above
+        os._exit(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    sys.setswitchinterval(_SWITCH_S)
+
+
+def _await_load(receiver: Receiver) -> Load:
+    poll = select.poll()
+    poll.register(receiver.data_fd, select.POLLIN)
+    while True:
+        poll.poll()
+        for frame in receiver.receive(1):
+            message = decode(frame.kind, frame.payload)
+            if not isinstance(message, Load):
+                raise TypeError(f"the first message was {type(message).__name__}, not Load")
+            return message
+
+
+def _work(load: Load, end: End, outbox: Outbox) -> None:
+    os.sched_setaffinity(0, load.cpus)
+    # Threads of the OpenMP pool inherit the affinity, so llama.cpp comes after it.
+    from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415
+
+    began = clock.now_ns()
+    engine = LlamaEngine(load)
+    outbox.send(0, _ready(engine.facts, (clock.now_ns() - began) / 1e6))
+    outbox.flush()
+    steps: Inbox = queue.SimpleQueue()
+    prompts: PrepareQueue = queue.SimpleQueue()
+    threading.excepthook = lambda failure: _end_process(*failure[:3])
+    _thread("text", prepare_forever, engine.codec, prompts, outbox)
+    _thread("reader", _read_forever, end.receiver, steps, prompts)
+    StepLoop(
+        engine=engine,
+        codec=engine.codec,
+        inbox=steps,
+        out=outbox,
+        status=end.status,
+        target_ns=load.inter_token_ms * 1_000_000,
+    ).run()
+
+
+def _ready(facts: Facts, load_ms: float) -> Ready:
+    return Ready(
+        architecture=facts.architecture,
+        quantization=facts.quantization,
+        parameters=facts.parameters,
+        size_bytes=facts.size_bytes,
+        context=facts.context,
+        train_context=facts.train_context,
+        vocabulary=facts.vocabulary,
+        chat=facts.chat,
+        load_ms=load_ms,
+    )
+
+
+def _read_forever(receiver: Receiver, steps: Inbox, prompts: PrepareQueue) -> None:
+    """Take every frame to the thread it is for."""
+    poll = select.poll()
+    poll.register(receiver.data_fd, select.POLLIN)
+    while True:
+        poll.poll()
+        for request_id, kind, payload in receiver.receive(_FRAMES_AT_ONCE):
+            message = decode(kind, payload)
+            if isinstance(message, Prepare):
+                prompts.put((request_id, message))
+            else:
+                steps.put((request_id, message))
+
+
+def _thread(name: str, target: Callable[..., None], *args: object) -> None:
+    threading.Thread(target=target, args=args, name=name, daemon=True).start()
+
+
+def _end_process(
+    kind: type[BaseException], failure: BaseException | None, _trace: TracebackType | None
+) -> None:
+    structlog.get_logger().error(
+        "worker failed", thread=threading.current_thread().name, exc_info=failure or kind()
+    )
+    os._exit(_EXIT_SOFTWARE)

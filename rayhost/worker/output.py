@@ -1,0 +1,50 @@
+"""From token bytes to text a client may see: whole characters, and never part of a stop string.
+
+Pure state: pushing the same bytes again gives the same text, so a resumed run rebuilds it from
+its tokens.
+"""
+
+import codecs
+
+
+class TextStream:
+    """The text of one run. `stopped` turns True when a stop string appears; it is never emitted."""
+
+    def __init__(self, stop: tuple[str, ...] = ()) -> None:
+        self.stopped = False
+        self._stop = stop
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._held = ""
+
+    def push(self, piece: bytes) -> str:
+        """Take a token's bytes; return the text that became final, perhaps none."""
+        return self._release(self._decoder.decode(piece))
+
+    def close(self) -> str:
+        """Return what was held back, the run having ended otherwise than by a stop string."""
+        text = self._release(self._decoder.decode(b"", final=True))
+        held, self._held = self._held, ""
+        return text + held
+
+    def _release(self, new: str) -> str:
+        if self.stopped or not new:
+            return ""
+        if not self._stop:
+            return new
+        text = self._held + new
+        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            self._held = ""
+            return text[: min(found)]
+        keep = max(_overlap(text, stop) for stop in self._stop)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return the length of the longest proper prefix of `stop` that `text` ends with."""
+    for length in range(min(len(stop) - 1, len(text)), 0, -1):
+        if text.endswith(stop[:length]):
+            return length
+    return 0

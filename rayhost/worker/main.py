@@ -117,7 +117,7 @@ def _read_forever(receiver: Receiver, steps: Inbox, prompts: PrepareQueue) -> No
     poll.register(receiver.data_fd, select.POLLIN)
     while True:
         poll.poll()
-        for request_id, kind, payload in receiver.receive(_FRAMES_AT_ONCE):
+        for kind, request_id, payload in receiver.receive(_FRAMES_AT_ONCE):
             message = decode(kind, payload)
             if isinstance(message, Prepare):
                 prompts.put((request_id, message))

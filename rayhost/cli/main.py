@@ -1,7 +1,7 @@
 """The `rayhost` command: its verbs, and the one place where an error becomes an exit status.
 
-Invariant: importing this costs no more than typer; a verb imports what it needs when it runs,
-because `serve` becomes the front process and keeps what was loaded.
+Invariant: importing this loads no server, no engine and no download client; a verb imports such
+things when it runs, because `serve` becomes the front process and keeps what was loaded.
 """
 
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rayhost import __version__
-from rayhost.cli import check
+from rayhost.cli import check, models, pull, serve
 from rayhost.errors import RayhostError
 
 
@@ -56,3 +56,6 @@ def rayhost(
 
 
 app.command()(check.check)
+app.command()(models.models)
+app.command()(pull.pull)
+app.command()(serve.serve)

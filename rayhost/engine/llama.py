@@ -60,15 +60,18 @@ class LlamaEngine:
         self._model = llama.llama_model_load_from_file(load.path.encode(), options)
         if not self._model:
             raise LoadError(_log.reason("llama.cpp could not read the model file"))
+        architecture = _metadata(self._model, "general.architecture")
         vocab = llama.llama_model_get_vocab(self._model)
         self._context = llama.llama_init_from_model(self._model, self._context_options(load))
         if not self._context:
             size = f"{load.concurrency} sequences of {load.context} tokens"
             raise LoadError(_log.reason(f"llama.cpp could not create a context of {size}"))
         self._memory = llama.llama_get_memory(self._context)
+        if not self._memory or llama.llama_model_has_encoder(self._model):
+            raise LoadError(f"the architecture {architecture!r} does not generate text")
         self.codec = LlamaCodec(self._model, vocab)
         self.facts = Facts(
-            architecture=_metadata(self._model, "general.architecture"),
+            architecture=architecture,
             quantization=(
                 llama.llama_ftype_name(llama.llama_model_ftype(self._model)) or b"unknown"
             ).decode(),
@@ -118,10 +121,18 @@ class LlamaEngine:
         return raw
 
     def _warm_up(self) -> None:
-        """Decode one token, so that the first request does not pay for cold pages and graphs."""
+        """Decode one token, so that the first request does not pay for cold pages and graphs.
+
+        Raises LoadError for a model that cannot even do that: loading it again would not help.
+        """
         self.batch.clear()
         self.batch.add(0, [0], 0, due=True)
-        self.decode()
+        try:
+            self.decode()
+        except EngineFailed as error:
+            raise LoadError(f"the model loads but does not run: {error}") from error
+        if not np.isfinite(self.logits().max()):
+            raise LoadError("the model computes logits that are no numbers: its weights are broken")
         self.forget(0)
         self.batch.clear()
 

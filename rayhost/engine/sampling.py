@@ -4,9 +4,11 @@ Order: penalties, temperature, top-k, top-p, min-p, draw. (llama.cpp applies tem
 order here is that of vLLM and Hugging Face transformers, which OpenAI's parameters describe.)
 Randomness is a counter: the draw depends on (seed, position) alone, so a resumed run goes on
 exactly as it would have, and no generator state exists anywhere.
+A row with nothing to choose from (NaN, infinite) condemns the engine: never a wrong answer.
 Measured at a vocabulary of 49,152: greedy 10 µs, plain temperature 120 µs, top-p 150 µs a sequence.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,10 +16,12 @@ from typing import Protocol
 import numpy as np
 import xxhash
 
-from rayhost.engine.base import Int32, Logits
+from rayhost.engine.base import EngineFailed, Int32, Logits
 from rayhost.ipc.messages import Sampling
 
 _KEY = struct.Struct("<QQ")
+# Temperatures that 32 bits can hold; beyond them the distribution no longer changes.
+_COLDEST, _HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 _RELATIVE_CUTS = (1e-3, 1e-6, 0.0)
 
 
@@ -48,18 +52,21 @@ class Sampler:
     def sample(self, logits: Logits, due: Sequence[Due]) -> list[int]:
         """Return one token for each row of `logits`, shape (len(due), vocabulary).
 
-        Penalised rows are changed in place.
+        Penalised rows are changed in place. Raises EngineFailed when a row's best is not finite.
         """
-        return [self._choose(row, run) for row, run in zip(logits, due, strict=True)]
+        with np.errstate(over="ignore"):  # a hopeless token may go on to -inf, which weighs 0
+            return [self._choose(row, run) for row, run in zip(logits, due, strict=True)]
 
     def _choose(self, row: Logits, run: Due) -> int:
         options = run.sampling
         penalise(row, run)
-        best = int(row.argmax())
+        best = int(row.argmax())  # of a row with a NaN in it: the first NaN
+        if not math.isfinite(row[best]):
+            raise EngineFailed(f"the model computed a logit of {row[best]} for its best token")
         if options.temperature == 0.0:
             return best
         weights = np.subtract(row, row[best], out=self._weights)
-        weights /= options.temperature
+        weights /= min(max(options.temperature, _COLDEST), _HOTTEST)
         np.exp(weights, out=weights)  # the most likely token weighs 1
         draw = uniform(options.seed, len(run.tokens))
         if options.top_k == 0 and options.top_p == 1.0 and options.min_p == 0.0:

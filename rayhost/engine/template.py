@@ -33,7 +33,9 @@ class ChatTemplate:
         self._special = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
+        # Besides its own errors, those of the Python that jinja2 writes: SyntaxError for too many
+        # nested loops, RecursionError, ValueError for a number of 5,000 digits.
+        except Exception as error:
             raise PromptError(
                 f"the model's chat template does not compile: {error}", "chat_template_invalid"
             ) from error
@@ -73,6 +75,18 @@ def _now(pattern: str) -> str:
     return datetime.now(UTC).strftime(pattern)
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    """The `tojson` of transformers: plain JSON, not jinja2's HTML-safe one."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """The `tojson` of transformers: plain JSON, not jinja2's HTML-safe one, and its parameters."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )

@@ -7,7 +7,7 @@ A step is the latency of everything: a cancel frees its slot before the next one
 
 import queue
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rayhost import clock
 from rayhost.engine.base import Codec, Engine
@@ -28,6 +28,7 @@ from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
 
 Inbox = queue.SimpleQueue[tuple[int, Message]]
+Reason = Literal["stop", "length"]
 BEAT_S = 0.5  # an idle loop shows life this often
 RETRY_S = 0.005  # and with a full ring looks for room this often
 
@@ -128,9 +129,36 @@ class StepLoop:
             sampling=start.sampling,
             text=TextStream(start.stop),
         )
-        for token in tokens[start.n_prompt :]:  # a resumed run: the client has this text already
-            sequence.text.push(self._codec.piece(token))
-        self.scheduler.add(sequence)
+        reason = self._replay(sequence)
+        if reason is None:
+            self.scheduler.add(sequence)
+            return
+        # The worker before this one died between the last token and the word that it was the last.
+        sequence.started_ns = sequence.first_token_ns = self._now()
+        self._finish(sequence, reason)
+
+    def _replay(self, sequence: Sequence) -> Reason | None:
+        """Rebuild the text of a resumed run, which its client has; return why the run is over."""
+        for generated, token in enumerate(sequence.tokens[sequence.n_prompt :], 1):
+            _, reason = self._advance(sequence, token, generated)
+            if reason is not None:
+                return reason
+        return None
+
+    def _advance(self, sequence: Sequence, token: int, generated: int) -> tuple[str, Reason | None]:
+        """Take the text of a run's `generated`-th token.
+
+        Return what of it became final, and why the run ends here if it does.
+        """
+        stream = sequence.text
+        if self._codec.ends(token):
+            return stream.close(), "stop"
+        text = stream.push(self._codec.piece(token))
+        if stream.stopped:
+            return text, "stop"
+        if generated >= sequence.max_tokens:
+            return text + stream.close(), "length"
+        return text, None
 
     def _compute(self, chunks: list[Chunk], began: int) -> None:
         batch = self._engine.batch
@@ -167,23 +195,17 @@ class StepLoop:
         for sequence, token in zip(due, chosen, strict=True):
             sequence.first_token_ns = sequence.first_token_ns or now
             sequence.tokens.append(token)
-            if self._codec.ends(token):
-                self._finish(sequence, token, sequence.text.close(), "stop")
-                continue
-            text = sequence.text.push(self._codec.piece(token))
-            if sequence.text.stopped:
-                self._finish(sequence, token, text, "stop")
-            elif sequence.n_generated >= sequence.max_tokens:
-                self._finish(sequence, token, text + sequence.text.close(), "length")
-            else:
-                self._out.send(sequence.request_id, Tokens((token,), text))
+            text, reason = self._advance(sequence, token, sequence.n_generated)
+            self._out.send(sequence.request_id, Tokens((token,), text))
+            if reason is not None:
+                self._finish(sequence, reason)
+                self._release(sequence)
 
-    def _finish(self, sequence: Sequence, token: int, text: str, reason: str) -> None:
-        self._out.send(sequence.request_id, Tokens((token,), text))
+    def _finish(self, sequence: Sequence, reason: Reason) -> None:
         self._out.send(
             sequence.request_id,
             Finished(
-                reason="stop" if reason == "stop" else "length",
+                reason=reason,
                 n_prompt=sequence.n_prompt,
                 n_generated=sequence.n_generated,
                 started_ns=sequence.started_ns,
@@ -192,7 +214,6 @@ class StepLoop:
             ),
         )
         self._status[Word.FINISHED] += 1
-        self._release(sequence)
 
     def _release(self, sequence: Sequence) -> None:
         slot = self.scheduler.remove(sequence)
@@ -211,7 +232,9 @@ def _refusal(tokens: list[int], start: Start, context: int, vocabulary: int) -> 
     """Return why a run cannot start. The front has checked all this; a worker trusts nobody."""
     if not tokens or start.n_prompt < 1 or start.n_prompt > len(tokens):
         return Rejected("the prompt is empty", "invalid_value", "prompt")
-    if len(tokens) >= context:
+    if start.max_tokens < 1:
+        return Rejected("max_tokens must be at least 1", "invalid_value", "max_tokens")
+    if start.n_prompt >= context or len(tokens) > context:  # a full one may be a run that is over
         return Rejected(
             f"{len(tokens)} tokens do not fit a context of {context}", "context_length_exceeded"
         )

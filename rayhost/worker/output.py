@@ -1,7 +1,8 @@
 """From token bytes to text a client may see: whole characters, and never part of a stop string.
 
-Pure state: pushing the same bytes again gives the same text, so a resumed run rebuilds it from
-its tokens.
+The text ends before the stop string that completes first, the longest where several do at once:
+what a reader of single characters would see, wherever the borders between tokens lie. Pure state:
+pushing the same bytes again gives the same text, so a resumed run rebuilds it from its tokens.
 """
 
 import codecs
@@ -32,11 +33,13 @@ class TextStream:
         if not self._stop:
             return new
         text = self._held + new
-        found = [at for at in (text.find(stop) for stop in self._stop) if at >= 0]
+        starts = ((text.find(stop), len(stop)) for stop in self._stop)
+        found = [(at + length, at) for at, length in starts if at >= 0]
         if found:
             self.stopped = True
             self._held = ""
-            return text[: min(found)]
+            _, cut = min(found)
+            return text[:cut]
         keep = max(_overlap(text, stop) for stop in self._stop)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

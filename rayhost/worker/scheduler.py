@@ -43,8 +43,9 @@ class StepTimes:
         """Return how many prefill tokens fit beside decoding into a step of `target_ns`."""
         if self.prefill_ns == 0.0:  # nothing measured yet: a guess that errs on the small side
             return min(most, 4 * MIN_CHUNK)
-        fitting = int((target_ns - self.decode_ns) / self.prefill_ns)
-        return max(min(MIN_CHUNK, most), min(most, fitting))
+        # Bounded before it becomes an integer: steps that look free make the quotient infinite.
+        fitting = (target_ns - self.decode_ns) / self.prefill_ns
+        return int(max(min(MIN_CHUNK, most), min(most, fitting)))
 
 
 class Scheduler:

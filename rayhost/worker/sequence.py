@@ -4,7 +4,7 @@ Everything else is derived. `tokens` is the prompt and what was generated; `comp
 in the KV cache of `slot`; when all but none are missing, the next token is due.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rayhost.ipc.messages import Sampling
 from rayhost.worker.output import TextStream
@@ -24,7 +24,6 @@ class Sequence:
     computed: int = 0
     started_ns: int = 0
     first_token_ns: int = 0
-    fresh: list[int] = field(default_factory=list)  # generated in this step, not yet told
 
     @property
     def missing(self) -> int:

@@ -1,0 +1,81 @@
+"""`rayhost serve`: read the profile, bind the port, find the models, then run the service."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rayhost.errors import RayhostError
+
+if TYPE_CHECKING:
+    from rayhost.ipc.messages import Load
+    from rayhost.profile import ModelProfile
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+def serve(
+    profile: Annotated[
+        Path | None, typer.Option(help="Profile to serve; without it, smollm2-135m with defaults.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind instead.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port instead.")] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="Without it: console on a terminal, else json.")
+    ] = None,
+) -> None:
+    """Serve the models of a profile over HTTP; pulls those that are missing first."""
+    import uvloop
+
+    from rayhost import logs
+    from rayhost import profile as profiles
+    from rayhost.cli.service import Service
+    from rayhost.http.server import listen
+
+    chosen = (
+        profiles.load(profile)
+        if profile
+        else profiles.Profile(models=(profiles.ModelProfile("smollm2-135m"),))
+    )
+    style = log_format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
+    logs.configure(style.value)
+    # Bound before anything is downloaded: a taken port is told at once.
+    listener = listen(host or chosen.listen.host, chosen.listen.port if port is None else port)
+    base = profile.parent if profile else Path.cwd()
+    planned = [(model, _plan(model, base, style)) for model in chosen.models]
+    raise typer.Exit(uvloop.run(Service(planned, chosen.limits, listener).run()))
+
+
+def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | RayhostError":
+    """Return what the model's worker is to load, or why it cannot. Raises for bad CPUs."""
+    from rayhost.cli.locate import locate
+    from rayhost.ipc.messages import Load
+    from rayhost.supervisor import pinning
+
+    allowed = pinning.allowed_cpus()
+    cpus, threads = pinning.place(
+        model.name, model.cpus, model.threads, allowed=allowed, core_of=pinning.cores(allowed)
+    )
+    path = locate(model, base)
+    if isinstance(path, RayhostError):
+        return path
+    return Load(
+        name=model.name,
+        path=str(path),
+        context=model.context,
+        concurrency=model.concurrency,
+        batch=model.batch,
+        threads=threads,
+        cpus=cpus,
+        kv_type=model.kv.type,
+        kv_layout=model.kv.layout,
+        inter_token_ms=model.inter_token_ms,
+        log_format=style.value,
+    )

@@ -1,0 +1,126 @@
+"""The life of a running host: put the parts together, say when it is ready, take it down in order.
+
+Down: the first SIGTERM or SIGINT refuses new requests (503) and gives running ones the profile's
+`drain_s`; then the workers stop and the connections close. A second signal ends it all at once.
+"""
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import socket
+from collections.abc import Sequence
+
+import orjson
+import structlog
+import typer
+
+from rayhost import clock
+from rayhost.errors import RayhostError
+from rayhost.front.host import Host
+from rayhost.front.lane import Lane
+from rayhost.front.request import WorkerHealth
+from rayhost.http.app import build_app
+from rayhost.http.server import Server, url
+from rayhost.ipc.messages import Load
+from rayhost.metrics import Metrics
+from rayhost.profile import Limits, ModelProfile
+from rayhost.supervisor.keeper import Keeper
+
+_log = structlog.get_logger("rayhost.service")
+_EXIT_NOW = 1
+
+Planned = tuple[ModelProfile, Load | RayhostError]
+
+
+class Service:
+    """One host. `run` is called once, in the event loop of the process's main thread."""
+
+    def __init__(self, models: Sequence[Planned], limits: Limits, listener: socket.socket) -> None:
+        self._began_ns = clock.now_ns()
+        self._models = models
+        self._limits = limits
+        self._listener = listener
+        self._metrics = Metrics()
+        self._lanes: list[Lane] = []
+        self._keepers: list[Keeper] = []
+        self._going_down = asyncio.Event()
+        self._exit = 0
+
+    async def run(self) -> int:
+        """Serve until told to stop; return the exit status."""
+        for model, load in self._models:
+            self._add(model, load)
+        host = Host(self._lanes, self._metrics, self._health)
+        self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers])
+        server = Server(
+            build_app(host, body_bytes=self._limits.body_bytes, metrics=self._metrics.render)
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[self._listener]))
+            greeting = tasks.create_task(self._greet())
+            await self._going_down.wait()
+            greeting.cancel()
+            host.drain()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(host.idle(), self._limits.drain_s)
+            await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
+            server.should_exit = True
+            await serving
+        return self._exit
+
+    def _add(self, model: ModelProfile, load: Load | RayhostError) -> None:
+        lane = Lane(
+            name=model.name,
+            aliases=model.aliases,
+            concurrency=model.concurrency,
+            queue_limit=self._limits.queue,
+            metrics=self._metrics,
+        )
+        keeper = Keeper(lane, load)
+        self._lanes.append(lane)
+        self._keepers.append(keeper)
+        keeper.start()
+
+    def _health(self) -> list[WorkerHealth]:
+        return [keeper.health() for keeper in self._keepers]
+
+    async def _greet(self) -> None:
+        """Print the one line that says where the host is; end it where no model can be served."""
+        for keeper in self._keepers:
+            await keeper.settled.wait()
+        ready = [lane for lane in self._lanes if lane.state != "failed"]
+        if not ready:
+            for lane in self._lanes:
+                typer.echo(f"rayhost: model {lane.name!r} failed: {lane.reason}", err=True)
+            self._exit = 1
+            self._going_down.set()
+            return
+        names = ", ".join(lane.name for lane in ready)
+        seconds = (clock.now_ns() - self._began_ns) / 1e9
+        typer.echo(f"rayhost: {names} ready after {seconds:.1f} s; try: {self._curl(ready[0])}")
+
+    def _curl(self, lane: Lane) -> str:
+        if lane.chat:
+            path = "/v1/chat/completions"
+            ask: dict[str, object] = {
+                "messages": [{"role": "user", "content": "What is the capital of France?"}]
+            }
+        else:
+            path, ask = "/v1/completions", {"prompt": "The capital of France is"}
+        body = orjson.dumps({"model": lane.name, **ask}).decode()
+        header = "Content-Type: application/json"
+        return shlex.join(["curl", "-s", url(self._listener) + path, "-H", header, "-d", body])
+
+    def _signalled(self, number: int) -> None:
+        if self._going_down.is_set():
+            _log.warning("ended by a second signal", signal=signal.Signals(number).name)
+            for keeper in self._keepers:
+                keeper.kill()
+            os._exit(_EXIT_NOW)
+        _log.info("going down", signal=signal.Signals(number).name, drain_s=self._limits.drain_s)
+        self._going_down.set()

@@ -1,0 +1,309 @@
+"""A lane: everything in the front about one model - its queue, its runs, its worker's link.
+
+Invariant: a run is in `_queue` or in `_started`, never both, and leaves with an outcome. The lane
+outlives its workers: `attach` and `detach` may come any number of times, and what was started in
+a lost worker goes back to the head of the queue to be resumed from its tokens.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from typing import Literal
+
+import structlog
+
+from rayhost import clock
+from rayhost.errors import (
+    ApiError,
+    ContextLengthExceeded,
+    InvalidRequest,
+    QueueFull,
+    WorkerLost,
+)
+from rayhost.front.drain_rate import DrainRate
+from rayhost.front.link import Link
+from rayhost.front.request import ChatPrompt, GenerateRequest, TextPrompt, TokenPrompt
+from rayhost.front.run import ActiveRun
+from rayhost.ipc.messages import (
+    Cancel,
+    Finished,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Rejected,
+    Tokens,
+    unpack_tokens,
+)
+from rayhost.metrics import Metrics
+
+State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped"]
+LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
+MAX_BARREN_DEATHS = 2  # a request under which workers die this often without a token is the cause
+
+_numbers = itertools.count(1)
+_log = structlog.get_logger("rayhost.request")
+
+
+class Lane:
+    """One model as the front sees it. `state` and `reason` are the supervisor's to set."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        aliases: tuple[str, ...],
+        concurrency: int,
+        queue_limit: int,
+        metrics: Metrics,
+    ) -> None:
+        self.name = name
+        self.aliases = aliases
+        self.state: State = "starting"
+        self.reason = ""
+        self.context = 0
+        self.chat = False
+        self._vocabulary = 0
+        self._concurrency = concurrency
+        self._queue_limit = queue_limit
+        self._metrics = metrics
+        self._rate = DrainRate()
+        self._link: Link | None = None
+        self._settled = asyncio.Event()  # a worker is attached, or there will never be one
+        self._closing: ApiError | None = None
+        self._open = 0  # requests that came and have not ended
+        self.idle = asyncio.Event()  # set while there are none
+        self.idle.set()
+        self._preparing: dict[int, asyncio.Future[list[int]]] = {}
+        self._queue: deque[ActiveRun] = deque()
+        self._started: dict[int, ActiveRun] = {}
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a worker to start them."""
+        return self._open - len(self._started)
+
+    # What the supervisor says.
+
+    def attach(self, link: Link, ready: Ready) -> None:
+        """A worker is ready for work."""
+        self._link = link
+        self.context = ready.context
+        self.chat = ready.chat
+        self._vocabulary = ready.vocabulary
+        self._settled.set()
+        self._dispatch()
+
+    def detach(self) -> None:
+        """The worker is gone: resume its runs in the next one, in the order they came."""
+        self._link = None
+        self._settled.clear()
+        for future in self._preparing.values():
+            if not future.done():
+                future.set_exception(WorkerLost("the worker died while reading the prompt"))
+        lost = list(self._started.values())
+        self._started.clear()
+        for run in reversed(lost):
+            run.barren_deaths += 1
+            if run.barren_deaths < MAX_BARREN_DEATHS:
+                self._queue.appendleft(run)
+                continue
+            self._end(run, WorkerLost(f"the worker died {MAX_BARREN_DEATHS} times on this request"))
+
+    def close(self, error: ApiError) -> None:
+        """There will be no worker again: every request of this lane fails with `error`."""
+        self._closing = error
+        self._settled.set()
+        for future in self._preparing.values():
+            if not future.done():
+                future.set_exception(error)
+        for run in [*self._started.values(), *self._queue]:
+            self._withdraw(run)
+            self._end(run, error)
+
+    # What the HTTP layer asks.
+
+    async def submit(self, request: GenerateRequest) -> ActiveRun:
+        """Return a queued run. Raises as `Front.submit` does."""
+        arrived = clock.now_ns()
+        if self.queued >= self._queue_limit + self._idle():
+            raise QueueFull(
+                f"{self.queued} requests are waiting for {self.name!r}; its queue holds "
+                f"{self._queue_limit}",
+                retry_after=self._rate.retry_after(self.queued),
+            )
+        self._count(+1)
+        try:
+            prompt = await self._tokenize(request)
+        except BaseException:  # a cancelled task, too, has left
+            self._count(-1)
+            raise
+        limit = self.context - len(prompt)
+        run = ActiveRun(
+            model=self.name,
+            number=next(_numbers),
+            request=request,
+            prompt=prompt,
+            max_tokens=limit if request.max_tokens is None else min(limit, request.max_tokens),
+            arrived_ns=arrived,
+            on_close=self._cancel,
+        )
+        self._queue.append(run)
+        self._dispatch()
+        return run
+
+    def _idle(self) -> int:
+        """Requests that would start at once."""
+        return max(0, self._concurrency - len(self._started)) if self._link else 0
+
+    async def _tokenize(self, request: GenerateRequest) -> list[int]:
+        """Return the prompt's tokens, checked; waits for a worker that is starting."""
+        prompt = request.prompt
+        match prompt:
+            case TokenPrompt():
+                await self._worker()
+                tokens = list(prompt.tokens)
+            case ChatPrompt():
+                tokens = await self._prepare(Prepare(prompt.messages, None))
+            case TextPrompt():
+                tokens = await self._prepare(Prepare(None, prompt.text))
+        self._check(tokens, "messages" if isinstance(prompt, ChatPrompt) else "prompt")
+        return tokens
+
+    async def _worker(self) -> Link:
+        while True:
+            await self._settled.wait()
+            if self._closing is not None:
+                raise self._closing
+            if self._link is not None:  # it may have died again before this task had its turn
+                return self._link
+
+    async def _prepare(self, prepare: Prepare) -> list[int]:
+        for attempt in itertools.count(1):
+            link = await self._worker()
+            number = next(_numbers)
+            future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+            self._preparing[number] = future
+            try:
+                link.send(number, prepare)
+                return await future
+            except WorkerLost:
+                if attempt == MAX_BARREN_DEATHS:
+                    raise
+            finally:
+                del self._preparing[number]
+        raise AssertionError("unreachable: the loop above has no end")
+
+    def _check(self, tokens: list[int], param: str) -> None:
+        if not tokens:
+            raise InvalidRequest("the prompt is empty: it has no token", param=param)
+        if len(tokens) >= self.context:
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {self.context} tokens, of which at least "
+                f"one is for the answer. However, your prompt has {len(tokens)} tokens.",
+                param=param,
+            )
+        worst = max(tokens)
+        if min(tokens) < 0 or worst >= self._vocabulary:
+            bad = worst if worst >= self._vocabulary else min(tokens)
+            raise InvalidRequest(
+                f"{bad} is not a token of {self.name!r}: ids are from 0 to {self._vocabulary - 1}",
+                param=param,
+            )
+
+    # What the worker says.
+
+    def hear(self, number: int, message: Message) -> None:
+        """Take a worker's message. Those for requests that ended meanwhile are dropped."""
+        match message:
+            case Tokens():
+                if run := self._started.get(number):
+                    run.feed(message)
+            case Finished():
+                if run := self._started.pop(number, None):
+                    self._end(run, message)
+                    self._dispatch()
+            case Prepared():
+                future = self._preparing.get(number)
+                if future is not None and not future.done():
+                    future.set_result(unpack_tokens(message.tokens))
+            case Rejected():
+                self._reject(number, message)
+            case _:
+                raise ValueError(f"a ready worker does not send {type(message).__name__}")
+
+    def _reject(self, number: int, message: Rejected) -> None:
+        error = InvalidRequest(message.message, code=message.code, param=message.param)
+        future = self._preparing.get(number)
+        if future is not None and not future.done():
+            future.set_exception(error)
+        elif run := self._started.pop(number, None):
+            self._end(run, error)
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Start what the worker can take now."""
+        room = self._concurrency + LOOK_AHEAD
+        while self._link is not None and self._queue and len(self._started) < room:
+            run = self._queue.popleft()
+            self._started[run.number] = run
+            self._link.send(run.number, run.start_message())
+
+    def _cancel(self, run: ActiveRun) -> None:
+        self._withdraw(run)
+        self._end(run, None)
+        self._dispatch()
+
+    def _withdraw(self, run: ActiveRun) -> None:
+        if self._started.pop(run.number, None) is None:
+            self._queue.remove(run)
+        elif self._link is not None:
+            self._link.send(run.number, Cancel())
+
+    def _end(self, run: ActiveRun, how: Finished | ApiError | None) -> None:
+        """The one way out of the lane: the run gets its outcome, the operator a log line."""
+        match how:
+            case Finished():
+                run.end(how)
+                self._rate.ended(run.ended_ns)
+            case None:
+                run.cancel()
+            case _:
+                run.fail(how)
+        self._metrics.ended(
+            model=self.name,
+            outcome=run.outcome,
+            prompt_tokens=len(run.prompt),
+            generated_tokens=len(run.produced),
+            arrived_ns=run.arrived_ns,
+            started_ns=run.started_ns,
+            first_token_ns=run.first_token_ns,
+            ended_ns=run.ended_ns,
+        )
+        _log.info("request", **summary(run))
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._open += change
+        if self._open:
+            self.idle.clear()
+        else:
+            self.idle.set()
+
+
+def summary(run: ActiveRun) -> dict[str, object]:
+    """Return the fields of a run's log line; times in milliseconds, None for what never began."""
+
+    def between(start_ns: int, end_ns: int) -> float | None:
+        return round((end_ns - start_ns) / 1e6, 1) if start_ns and end_ns else None
+
+    return {
+        "request_id": run.request.id,
+        "model": run.model,
+        "outcome": run.outcome,
+        "prompt_tokens": len(run.prompt),
+        "completion_tokens": len(run.produced),
+        "queue_ms": between(run.arrived_ns, run.started_ns or run.ended_ns),
+        "prefill_ms": between(run.started_ns, run.first_token_ns),
+        "decode_ms": between(run.first_token_ns, run.ended_ns),
+    }

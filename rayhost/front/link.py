@@ -1,0 +1,91 @@
+"""The asyncio end of a channel: messages out, messages in, no thread and no polling.
+
+Invariant: handlers run in the event loop, in the order the worker sent; nothing is delivered after
+`close`. A worker that sends what cannot be understood is condemned through `on_broken`, once.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from rayhost.ipc.channel import CorruptFrame, End
+from rayhost.ipc.messages import Message, decode, encode
+
+_FRAMES_AT_ONCE = 64  # then other clients of the event loop get their turn
+
+
+class Link:
+    """One worker incarnation's channel. Owns `end`."""
+
+    def __init__(
+        self,
+        end: End,
+        on_message: Callable[[int, Message], None],
+        on_broken: Callable[[str], None],
+    ) -> None:
+        self._end = end
+        self._on_message = on_message
+        self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._awaiting_space = False
+        # The fd stays readable while announced frames are left, so no turn is missed.
+        self._loop.add_reader(end.receiver.data_fd, self._receive)
+
+    def send(self, request_id: int, message: Message) -> None:
+        """Send a message; what the ring has no room for goes when the worker made some."""
+        if self._closed:
+            return
+        kind, payload = encode(message)
+        try:
+            self._end.sender.send(kind, request_id, payload)
+            self._watch_space(not self._end.sender.flush())
+        except CorruptFrame as error:
+            self._break(str(error))
+
+    def drain(self) -> None:
+        """Deliver what a worker that died had still announced."""
+        while not self._closed:
+            self._receive()
+            if not self._end.receiver.more:
+                return
+
+    def close(self) -> None:
+        """Stop delivering and let go of the channel. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._end.receiver.data_fd)
+        self._watch_space(False)
+        self._end.close()
+
+    def _receive(self) -> None:
+        try:
+            frames = self._end.receiver.receive(_FRAMES_AT_ONCE)
+            for kind, request_id, payload in frames:
+                message = decode(kind, payload)
+                if not self._closed:
+                    self._on_message(request_id, message)
+        except (CorruptFrame, msgspec.DecodeError, ValueError) as error:
+            self._break(f"unreadable message: {error}")
+
+    def _space(self) -> None:
+        try:
+            self._watch_space(not self._end.sender.on_space())
+        except CorruptFrame as error:
+            self._break(str(error))
+
+    def _watch_space(self, wanted: bool) -> None:
+        if wanted == self._awaiting_space:
+            return
+        self._awaiting_space = wanted
+        if wanted:
+            self._loop.add_reader(self._end.sender.space_fd, self._space)
+        else:
+            self._loop.remove_reader(self._end.sender.space_fd)
+
+    def _break(self, reason: str) -> None:
+        if not self._closed:
+            self.close()
+            self._on_broken(reason)

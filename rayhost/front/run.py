@@ -1,0 +1,111 @@
+"""A run: one admitted request from its place in the queue to its last token.
+
+Invariant: prompt + `produced` + `request` are enough to carry the run on in any worker of the same
+model. A run belongs to exactly one lane, which alone calls the methods that change it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from rayhost import clock
+from rayhost.errors import ApiError
+from rayhost.front.request import Finish, GenerateRequest
+from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
+
+
+class ActiveRun:
+    """The `Run` that the HTTP layer iterates. Times are CLOCK_MONOTONIC nanoseconds."""
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        number: int,
+        request: GenerateRequest,
+        prompt: list[int],
+        max_tokens: int,
+        arrived_ns: int,
+        on_close: Callable[["ActiveRun"], None],
+    ) -> None:
+        self.model = model
+        self.number = number  # what frames call it; unique in this front
+        self.request = request
+        self.prompt = prompt
+        self.produced: list[int] = []
+        self.max_tokens = max_tokens
+        self.arrived_ns = arrived_ns
+        self.started_ns = 0  # first step that computed any of it
+        self.first_token_ns = 0
+        self.ended_ns = 0
+        self.barren_deaths = 0  # workers lost in a row without a new token of this run
+        self.outcome = ""  # stop, length, cancelled, or an error's code; empty while it runs
+        self._on_close = on_close
+        self._text: list[str] = []
+        self._changed = asyncio.Event()
+        self._finish: Finish | None = None
+        self._failure: ApiError | None = None
+
+    def start_message(self) -> Start:
+        """Return what starts or resumes the run in a worker."""
+        return Start(
+            tokens=pack_tokens(self.prompt + self.produced),
+            n_prompt=len(self.prompt),
+            max_tokens=self.max_tokens,
+            sampling=self.request.sampling,
+            stop=self.request.stop,
+        )
+
+    def feed(self, news: Tokens) -> None:
+        """Take in what a step added."""
+        self.barren_deaths = 0
+        self.first_token_ns = self.first_token_ns or clock.now_ns()
+        self.produced += news.ids
+        if news.text:
+            self._text.append(news.text)
+            self._changed.set()
+
+    def end(self, finished: Finished) -> None:
+        """The worker says that this was all."""
+        self.started_ns = self.started_ns or finished.started_ns
+        self._finish = Finish(finished.reason, len(self.prompt), len(self.produced))
+        self._close(finished.reason)
+
+    def fail(self, error: ApiError) -> None:
+        """Nobody will carry this run on."""
+        self._failure = error
+        self._close(error.code)
+
+    def cancel(self) -> None:
+        """Nobody waits for this run any more."""
+        self._close("cancelled")
+
+    def _close(self, outcome: str) -> None:
+        self.ended_ns = clock.now_ns()
+        self.outcome = outcome
+        self._changed.set()
+
+    @property
+    def finish(self) -> Finish:
+        """How it ended; only after the iteration ended normally."""
+        if self._finish is None:
+            raise RuntimeError(f"run {self.request.id} has not finished: {self.outcome or 'runs'}")
+        return self._finish
+
+    def close(self) -> None:
+        """Stop caring: frees the sequence within one engine step. Harmless after the end."""
+        if not self.outcome:
+            self._on_close(self)
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Yield text as it becomes final; several steps at once for a slow reader."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._text:
+                text = "".join(self._text)
+                self._text.clear()
+                yield text
+            if self.outcome and not self._text:
+                if self._failure is not None:
+                    raise self._failure
+                return

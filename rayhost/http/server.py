@@ -1,0 +1,70 @@
+"""The HTTP server process shell: uvicorn on a socket of ours, with signals left to the caller."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from rayhost.errors import RayhostError
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75  # longer than the upstream keep-alive of nginx (60 s), so that it closes first
+FLUSH_S = 5  # for the last bytes of answers that ended, when the server goes down
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises RayhostError, naming the address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise RayhostError(f"cannot listen on {host}: {error.strerror}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise RayhostError(
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port, "
+            "or 0 for any free one"
+        ) from None
+    return listener
+
+
+def url(listener: socket.socket) -> str:
+    """Return the base URL for people to paste."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # not an address that one can connect to everywhere
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: going down is more than closing connections here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                timeout_graceful_shutdown=FLUSH_S,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield

@@ -109,7 +109,8 @@ def main(log_path: str, *arguments: str) -> int:
         try:
             for text in process.stdout or ():
                 log.write(text)
-                tail.append(text)
+                if _percent(text) is None:  # steps that went well, each a screen of compiler flags
+                    tail.append(text.rstrip()[:200])
                 progress.line(text.rstrip())
         except KeyboardInterrupt:  # the terminal told pip, too: let it clean up
             process.wait()
@@ -117,7 +118,7 @@ def main(log_path: str, *arguments: str) -> int:
             return 130
     if process.returncode:
         progress.say(f"pip failed, the end of {log_path}:")
-        sys.stdout.writelines(f"    {text}" for text in tail)
+        sys.stdout.writelines(f"    {text}\n" for text in tail)
         progress.say(f"pip failed with status {process.returncode}; all of it is in {log_path}")
     else:
         progress.say("done")

@@ -29,7 +29,7 @@ def test_the_front_process_loads_no_engine(module: str) -> None:
 
 
 def test_the_command_line_loads_no_library_of_its_verbs() -> None:
-    libraries = {"msgspec", "prometheus_client", "psutil", "rich", "starlette", "uvicorn"}
+    libraries = {"huggingface_hub", "numpy", "prometheus_client", "psutil", "starlette", "uvicorn"}
     assert loaded_after("import rayhost.cli.main", libraries) == set()
 
 

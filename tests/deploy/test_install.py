@@ -30,6 +30,7 @@ FAILURE = """
 import sys
 for line in range(100):
     print("line", line)
+    print(f"  [{line}/100] /usr/bin/g++ -c {line}.cpp")
 print("error: the compiler says no", file=sys.stderr)
 sys.exit(3)
 """
@@ -90,6 +91,7 @@ def test_a_failure_shows_the_end_of_the_log_and_where_it_lies(install: Install) 
     assert "error: the compiler says no" in result.stdout
     assert "line 99\n" in result.stdout
     assert "line 1\n" not in result.stdout
+    assert "99.cpp" not in result.stdout
     assert result.stdout.endswith(f"all of it is in {install.log}\n")
 
 

@@ -1,0 +1,215 @@
+"""The scheduler, played against with random arrivals, cancels and step times."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rayhost.ipc.messages import Sampling
+from rayhost.worker.output import TextStream
+from rayhost.worker.scheduler import MIN_CHUNK, Chunk, Scheduler, StepTimes
+from rayhost.worker.sequence import Sequence
+
+TARGET_NS = 50_000_000
+
+
+def sequence(number: int, prompt: int = 4, max_tokens: int = 3) -> Sequence:
+    return Sequence(
+        request_id=number,
+        tokens=[1] * prompt,
+        n_prompt=prompt,
+        max_tokens=max_tokens,
+        sampling=Sampling(),
+        text=TextStream(),
+    )
+
+
+def compute(scheduler: Scheduler, chunks: list[Chunk]) -> None:
+    """Do what the step loop does with a plan, but for the model."""
+    for chunk in chunks:
+        chunk.sequence.computed += chunk.size
+        if chunk.due:
+            chunk.sequence.first_token_ns = 1
+            chunk.sequence.tokens.append(1)
+            if chunk.sequence.n_generated == chunk.sequence.max_tokens:
+                scheduler.remove(chunk.sequence)
+
+
+def check(scheduler: Scheduler, chunks: list[Chunk], slots: int, batch: int) -> None:
+    """Everything that holds for a plan, whatever came before it."""
+    running, waiting = scheduler.running, list(scheduler.waiting)
+    order = [s.request_id for s in scheduler]
+    assert order == sorted(order), "somebody overtook"
+    held = [s.slot for s in running]
+    assert len(set(held)) == len(held), "a slot is shared"
+    assert all(0 <= slot < slots for slot in held)
+    assert all(s.slot == -1 for s in waiting)
+    assert not waiting or len(running) == slots, "a slot is free and somebody waits"
+
+    assert sum(chunk.size for chunk in chunks) <= batch
+    for chunk in chunks:
+        assert 1 <= chunk.size <= chunk.sequence.missing
+        assert chunk.due == (chunk.size == chunk.sequence.missing)
+    decoding = [s for s in running if s.decoding]
+    assert [chunk.sequence for chunk in chunks[: len(decoding)]] == decoding
+    prefilling = [s for s in running if not s.decoding]
+    prefills = chunks[len(decoding) :]
+    assert [chunk.sequence for chunk in prefills] == prefilling[: len(prefills)]
+    assert all(chunk.due for chunk in prefills[:-1]), (
+        "a prompt began before the one before it ended"
+    )
+    if prefilling:
+        room = batch - len(decoding)
+        enough = min(room, MIN_CHUNK, sum(s.missing for s in prefilling))
+        assert sum(chunk.size for chunk in prefills) >= enough, "prefill starves"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What happens before a step, and how long the step takes."""
+
+    arrivals: list[tuple[int, int]]  # prompt length, tokens to generate
+    cancels: list[int]  # which of those present
+    step_ns: int
+
+
+TURNS = st.lists(
+    st.builds(
+        Turn,
+        arrivals=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 6)), max_size=3),
+        cancels=st.lists(st.integers(0, 9), max_size=2),
+        step_ns=st.integers(0, 10**9),
+    ),
+    max_size=25,
+)
+
+
+@given(st.integers(1, 5), st.integers(0, 40), TURNS)
+def test_whatever_comes_and_goes_every_plan_is_sound_and_everybody_finishes(
+    slots: int, spare: int, turns: list[Turn]
+) -> None:
+    batch = slots + spare
+    scheduler = Scheduler(slots, batch, TARGET_NS)
+    number = tokens_left = 0
+
+    def step(step_ns: int) -> None:
+        scheduler.admit()
+        chunks = scheduler.plan()
+        check(scheduler, chunks, slots, batch)
+        decoding = sum(chunk.sequence.decoding for chunk in chunks)
+        compute(scheduler, chunks)
+        if chunks:
+            prefilled = sum(chunk.size for chunk in chunks) - decoding
+            scheduler.times.learn(prefilled, decoding, step_ns)
+
+    for turn in turns:
+        for prompt, max_tokens in turn.arrivals:
+            scheduler.add(sequence(number, prompt, max_tokens))
+            number += 1
+            tokens_left += prompt + max_tokens
+        for cancelled in turn.cancels:
+            present = list(scheduler)
+            if cancelled < len(present):
+                scheduler.remove(present[cancelled])
+        step(turn.step_ns)
+    for _ in range(tokens_left):  # each step computes at least one token
+        if not scheduler.busy:
+            break
+        step(10**9)
+    assert not scheduler.busy
+    scheduler.add(sequence(number))
+    scheduler.admit()
+    assert len(scheduler.running) == 1
+
+
+def test_slots_go_to_those_who_came_first() -> None:
+    scheduler = Scheduler(2, 8, TARGET_NS)
+    first, second, third = sequence(1), sequence(2), sequence(3)
+    for arriving in (first, second, third):
+        scheduler.add(arriving)
+    scheduler.admit()
+    assert scheduler.running == [first, second]
+    slot = scheduler.remove(first)
+    scheduler.admit()
+    assert scheduler.running == [second, third]
+    assert third.slot == slot
+
+
+def test_a_long_prompt_is_computed_in_chunks_beside_a_decoding_sequence() -> None:
+    scheduler = Scheduler(2, 64, TARGET_NS)
+    decoding, arriving = sequence(1, max_tokens=100), sequence(2, prompt=200)
+    scheduler.add(decoding)
+    scheduler.admit()
+    compute(scheduler, scheduler.plan())
+    scheduler.times.learn(0, 1, TARGET_NS // 2)
+    scheduler.times.learn(10, 0, 10 * TARGET_NS // 60)  # 30 tokens fit into the other half
+    scheduler.add(arriving)
+    scheduler.admit()
+    assert scheduler.plan() == [Chunk(decoding, 1, True), Chunk(arriving, 30, False)]
+
+
+def test_alone_a_prompt_gets_the_whole_batch() -> None:
+    scheduler = Scheduler(2, 64, TARGET_NS)
+    arriving = sequence(1, prompt=200)
+    scheduler.add(arriving)
+    scheduler.admit()
+    assert scheduler.plan() == [Chunk(arriving, 64, False)]
+
+
+def test_a_resumed_run_is_due_when_prompt_and_answer_so_far_are_computed() -> None:
+    scheduler = Scheduler(1, 64, TARGET_NS)
+    resumed = sequence(1, prompt=10, max_tokens=20)
+    resumed.tokens += [2] * 5
+    scheduler.add(resumed)
+    scheduler.admit()
+    assert scheduler.plan() == [Chunk(resumed, 15, True)]
+
+
+def test_removing_one_that_waits_frees_no_slot() -> None:
+    scheduler = Scheduler(1, 8, TARGET_NS)
+    running, waiting = sequence(1), sequence(2)
+    scheduler.add(running)
+    scheduler.add(waiting)
+    scheduler.admit()
+    assert scheduler.remove(waiting) is None
+    assert scheduler.find(2) is None
+    assert scheduler.find(1) is running
+    assert scheduler.remove(running) == 0
+    assert not scheduler.busy
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 512), st.integers(0, 16), st.integers(0, 10**11))),
+    st.integers(1, 10**10),
+    st.integers(0, 8192),
+)
+@example([(0, 1, 10**9), *[(1, 1, 1)] * 4000], 10**9, 512)
+@example([(1, 0, 10**6), (0, 1, 10**9), *[(1, 1, 1)] * 3250], 10**8, 512)
+def test_a_chunk_is_at_least_the_minimum_and_never_more_than_there_is_room_for(
+    steps: list[tuple[int, int, int]], target_ns: int, room: int
+) -> None:
+    times = StepTimes()
+    for prefill_tokens, decoding, step_ns in steps:
+        times.learn(prefill_tokens, decoding, step_ns)
+        assert times.decode_ns >= 0.0
+        assert times.prefill_ns >= 0.0
+    assert min(MIN_CHUNK, room) <= times.chunk(target_ns, room) <= room
+
+
+@pytest.mark.parametrize(("decode_ms", "expected"), [(10, 40), (30, 20), (45, MIN_CHUNK)])
+def test_a_chunk_fills_what_decoding_leaves_of_the_target(decode_ms: int, expected: int) -> None:
+    times = StepTimes()
+    times.learn(0, 4, decode_ms * 1_000_000)
+    times.learn(10, 4, (decode_ms + 10) * 1_000_000)  # a millisecond for each token
+    assert times.chunk(TARGET_NS, 512) == expected
+
+
+def test_a_change_of_speed_is_followed_within_ten_steps() -> None:
+    times = StepTimes()
+    for _ in range(100):
+        times.learn(100, 0, 100_000_000)
+    assert times.chunk(TARGET_NS, 512) == pytest.approx(50, abs=1)
+    for _ in range(10):
+        times.learn(100, 0, 200_000_000)
+    assert times.chunk(TARGET_NS, 512) == pytest.approx(25, abs=3)

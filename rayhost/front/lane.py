@@ -178,21 +178,24 @@ class Lane:
             if self._link is not None:  # it may have died again before this task had its turn
                 return self._link
 
-    async def _prepare(self, prepare: Prepare) -> list[int]:
-        for attempt in itertools.count(1):
-            link = await self._worker()
-            number = next(_numbers)
-            future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-            self._preparing[number] = future
-            try:
-                link.send(number, prepare)
-                return await future
-            except WorkerLost:
-                if attempt == MAX_BARREN_DEATHS:
-                    raise
-            finally:
-                del self._preparing[number]
-        raise AssertionError("unreachable: the loop above has no end")
+    async def _prepare(self, prepare: Prepare, attempts: int = MAX_BARREN_DEATHS) -> list[int]:
+        """Return the prompt's tokens; if the worker dies over it, ask the next one, once."""
+        try:
+            return await self._ask(prepare)
+        except WorkerLost:
+            if attempts == 1:
+                raise
+        return await self._prepare(prepare, attempts - 1)
+
+    async def _ask(self, prepare: Prepare) -> list[int]:
+        link = await self._worker()
+        number = next(_numbers)
+        future = self._preparing[number] = asyncio.get_running_loop().create_future()
+        try:
+            link.send(number, prepare)
+            return await future
+        finally:
+            del self._preparing[number]
 
     def _check(self, tokens: list[int], param: str) -> None:
         if not tokens:

@@ -190,7 +190,8 @@ class Lane:
     async def _ask(self, prepare: Prepare) -> list[int]:
         link = await self._worker()
         number = next(_numbers)
-        future = self._preparing[number] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._preparing[number] = future
         try:
             link.send(number, prepare)
             return await future

@@ -115,9 +115,10 @@ def test_a_template_that_does_not_compile_is_refused(source: str) -> None:
 def test_nothing_gets_out_of_the_sandbox(source: str) -> None:
     # What a template must not touch is undefined to it: printed as nothing, any use an error.
     try:
-        assert render(source) == ""
-    except PromptError as error:
-        assert error.code in ("chat_template_error", "chat_template_invalid")
+        leaked = render(source)
+    except PromptError:
+        leaked = ""
+    assert leaked == ""
 
 
 def test_messages_cannot_be_changed() -> None:

@@ -5,6 +5,7 @@ prompts into tokens. Any of them failing ends the process: the front replaces it
 requests again. The engine is imported only here, and only once the process is on its own.
 """
 
+import contextvars
 import ctypes
 import os
 import queue
@@ -74,7 +75,8 @@ def _await_load(receiver: Receiver) -> Load:
 
 
 def _work(load: Load, end: End, outbox: Outbox) -> None:
-    os.sched_setaffinity(0, load.cpus)
+    for thread in os.listdir("/proc/self/task"):  # numpy has brought some
+        os.sched_setaffinity(int(thread), load.cpus)
     # Threads of the OpenMP pool inherit the affinity, so llama.cpp comes after it.
     from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415
 
@@ -84,7 +86,8 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
     outbox.flush()
     steps: Inbox = queue.SimpleQueue()
     prompts: PrepareQueue = queue.SimpleQueue()
-    threading.excepthook = lambda failure: _end_process(*failure[:3])
+    context = contextvars.copy_context()  # the log's fixed fields, which other threads do not see
+    threading.excepthook = lambda failure: context.copy().run(_end_process, *failure[:3])
     _thread("text", prepare_forever, engine.codec, prompts, outbox)
     _thread("reader", _read_forever, end.receiver, steps, prompts)
     StepLoop(

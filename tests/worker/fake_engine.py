@@ -4,6 +4,9 @@ The engine is an oracle of the step loop's batches: it fails on a gap, a token c
 slot that does not exist, one that lies about, or too much in one step.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import xxhash
 
@@ -87,7 +90,7 @@ class FakeEngine:
 class FakeCodec:
     """The pieces above. Only what the step loop asks for."""
 
-    def chat(self, messages: object) -> list[int]:
+    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Never asked in these tests."""
         raise NotImplementedError
 

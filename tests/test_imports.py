@@ -19,6 +19,7 @@ def loaded_after(statement: str, suspects: set[str]) -> set[str]:
     "module",
     [
         "rayhost.cli.main",
+        "rayhost.cli.service",
         "rayhost.front.request",
         "rayhost.http.app",
         "rayhost.profile",

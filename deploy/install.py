@@ -6,6 +6,7 @@ terminal gets one line that changes, anything else a line for each tenth. Standa
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -20,6 +21,10 @@ ENGINE = "llama-cpp-python"
 
 # The largest translation unit of llama.cpp was measured at 0.68 GB of compiler.
 COMPILER_BYTES = 700 << 20
+
+# llama.cpp's AMX kernels crash in prefill on Q4_1 weights and have given garbage (ggml-org/llama.cpp
+# issue 20824, pull 16315). A build for this very CPU would contain them where the CPU has AMX.
+NO_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")
 
 
 class Progress:
@@ -84,21 +89,38 @@ def _available_bytes() -> int:
     return int(found[1]) << 10 if found else 0
 
 
+def _compiler_knows(compiler: str, flags: tuple[str, ...]) -> bool:
+    """Tell whether a compiler takes flags; one for another architecture or an old one does not."""
+    command = [*shlex.split(compiler), *flags, "-fsyntax-only", "-x", "c++", "-"]
+    try:
+        return subprocess.run(command, input=b"", capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def build_environment(environment: dict[str, str]) -> dict[str, str]:
+    """Return the environment llama.cpp is compiled in; what the operator set stays in it."""
+    built = dict(environment)
+    if _compiler_knows(built.get("CXX", "c++"), NO_AMX):
+        for name in ("CFLAGS", "CXXFLAGS"):
+            built[name] = " ".join([*NO_AMX, built.get(name, "")]).strip()
+    if "CMAKE_BUILD_PARALLEL_LEVEL" not in built:
+        # Ninja by itself runs two more than there are CPUs, and make only one.
+        jobs = compile_jobs(len(os.sched_getaffinity(0)), _available_bytes())
+        built["CMAKE_BUILD_PARALLEL_LEVEL"] = str(jobs)
+    return built
+
+
 def main(log_path: str, *arguments: str) -> int:
     """Run pip; return the exit status."""
     progress = Progress(sys.stdout.isatty())
-    environment = dict(os.environ)
-    if "CMAKE_BUILD_PARALLEL_LEVEL" not in environment:
-        # Ninja by itself runs two more than there are CPUs, and make only one.
-        jobs = compile_jobs(len(os.sched_getaffinity(0)), _available_bytes())
-        environment["CMAKE_BUILD_PARALLEL_LEVEL"] = str(jobs)
     pip = [sys.executable, "-m", "pip", "install", "--verbose", "--no-input", "--progress-bar=off"]
     tail: deque[str] = deque(maxlen=30)
     with (
         Path(log_path).open("w", errors="replace") as log,
         subprocess.Popen(
             [*pip, *arguments],
-            env=environment,
+            env=build_environment(dict(os.environ)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -110,3 +110,20 @@ def test_compilers_are_bounded_by_cpus_and_by_free_memory(
         check=True,
     )
     assert int(result.stdout) == jobs
+
+
+PRINT_FLAGS = """
+import os
+print("flags", os.environ.get("CFLAGS"), "|", os.environ.get("CXXFLAGS"))
+"""
+
+
+def test_llama_is_compiled_without_amx_where_the_compiler_knows_it(install: Install) -> None:
+    install(PRINT_FLAGS, CXX="true", CFLAGS="-O2", CXXFLAGS="")
+    no_amx = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+    assert f"flags {no_amx} -O2 | {no_amx}\n" in install.log.read_text()
+
+
+def test_another_compiler_gets_the_flags_it_was_given(install: Install) -> None:
+    install(PRINT_FLAGS, CXX="false", CFLAGS="-O2", CXXFLAGS="-O3")
+    assert "flags -O2 | -O3\n" in install.log.read_text()

@@ -1,7 +1,8 @@
 """The asyncio end of a channel: messages out, messages in, no thread and no polling.
 
 Invariant: handlers run in the event loop, in the order the worker sent; nothing is delivered after
-`close`. A worker that sends what cannot be understood is condemned through `on_broken`, once.
+`close`. A worker that sends what cannot be understood is condemned through `on_broken`, once,
+and heard no more; its status page stays readable until `close`.
 """
 
 import asyncio
@@ -28,14 +29,14 @@ class Link:
         self._on_message = on_message
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
-        self._closed = False
+        self._deaf = False
         self._awaiting_space = False
         # The fd stays readable while announced frames are left, so no turn is missed.
         self._loop.add_reader(end.receiver.data_fd, self._receive)
 
     def send(self, request_id: int, message: Message) -> None:
         """Send a message; what the ring has no room for goes when the worker made some."""
-        if self._closed:
+        if self._deaf:
             return
         kind, payload = encode(message)
         try:
@@ -46,26 +47,28 @@ class Link:
 
     def drain(self) -> None:
         """Deliver what a worker that died had still announced."""
-        while not self._closed:
+        while not self._deaf:
             self._receive()
             if not self._end.receiver.more:
                 return
 
     def close(self) -> None:
         """Stop delivering and let go of the channel. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.remove_reader(self._end.receiver.data_fd)
-        self._watch_space(False)
+        self._deafen()
         self._end.close()
+
+    def _deafen(self) -> None:
+        if not self._deaf:
+            self._deaf = True
+            self._loop.remove_reader(self._end.receiver.data_fd)
+            self._watch_space(False)
 
     def _receive(self) -> None:
         try:
             frames = self._end.receiver.receive(_FRAMES_AT_ONCE)
             for kind, request_id, payload in frames:
                 message = decode(kind, payload)
-                if not self._closed:
+                if not self._deaf:
                     self._on_message(request_id, message)
         except (CorruptFrame, msgspec.DecodeError, ValueError) as error:
             self._break(f"unreadable message: {error}")
@@ -86,6 +89,6 @@ class Link:
             self._loop.remove_reader(self._end.sender.space_fd)
 
     def _break(self, reason: str) -> None:
-        if not self._closed:
-            self.close()
+        if not self._deaf:
+            self._deafen()
             self._on_broken(reason)

@@ -76,7 +76,7 @@ class Host:
             if lane is None:
                 known = ", ".join(lane.name for lane in self._lanes)
                 raise ModelNotFound(
-                    f"The model {request.model!r} does not exist; this host serves: {known}",
+                    f"The model {request.model[:100]!r} does not exist; this host serves: {known}",
                     param="model",
                 )
             name = lane.name
@@ -91,4 +91,6 @@ class Host:
     def _refused(self, name: str, request: GenerateRequest, outcome: str) -> None:
         """The way out for a request that never became a run; `name` is empty for no such model."""
         self._metrics.refused(name, outcome)
-        _log.info("request", request_id=request.id, model=name or request.model, outcome=outcome)
+        _log.info(
+            "request", request_id=request.id, model=name or request.model[:100], outcome=outcome
+        )

@@ -8,7 +8,7 @@ a lost worker goes back to the head of the queue to be resumed from its tokens.
 import asyncio
 import itertools
 from collections import deque
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 
@@ -21,9 +21,8 @@ from rayhost.errors import (
     WorkerLost,
 )
 from rayhost.front.drain_rate import DrainRate
-from rayhost.front.link import Link
 from rayhost.front.request import ChatPrompt, GenerateRequest, TextPrompt, TokenPrompt
-from rayhost.front.run import ActiveRun
+from rayhost.front.run import ActiveRun, summary
 from rayhost.ipc.messages import (
     Cancel,
     Finished,
@@ -43,6 +42,14 @@ MAX_BARREN_DEATHS = 2  # a request under which workers die this often without a 
 
 _numbers = itertools.count(1)
 _log = structlog.get_logger("rayhost.request")
+
+
+class Outlet(Protocol):
+    """The way to a worker (`front.link.Link`)."""
+
+    def send(self, request_id: int, message: Message) -> None:
+        """Send a message. Never blocks or fails: a worker that is gone hears nothing."""
+        ...
 
 
 class Lane:
@@ -68,7 +75,7 @@ class Lane:
         self._queue_limit = queue_limit
         self._metrics = metrics
         self._rate = DrainRate()
-        self._link: Link | None = None
+        self._link: Outlet | None = None
         self._settled = asyncio.Event()  # a worker is attached, or there will never be one
         self._closing: ApiError | None = None
         self._open = 0  # requests that came and have not ended
@@ -85,7 +92,7 @@ class Lane:
 
     # What the supervisor says.
 
-    def attach(self, link: Link, ready: Ready) -> None:
+    def attach(self, link: Outlet, ready: Ready) -> None:
         """A worker is ready for work."""
         self._link = link
         self.context = ready.context
@@ -104,7 +111,7 @@ class Lane:
         lost = list(self._started.values())
         self._started.clear()
         for run in reversed(lost):
-            run.barren_deaths += 1
+            run.barren_deaths += run.barren
             if run.barren_deaths < MAX_BARREN_DEATHS:
                 self._queue.appendleft(run)
                 continue
@@ -135,6 +142,8 @@ class Lane:
         self._count(+1)
         try:
             prompt = await self._tokenize(request)
+            if self._closing is not None:  # after the tokens came, before this task had its turn
+                raise self._closing.with_traceback(None)
         except BaseException:  # a cancelled task, too, has left
             self._count(-1)
             raise
@@ -170,11 +179,12 @@ class Lane:
         self._check(tokens, "messages" if isinstance(prompt, ChatPrompt) else "prompt")
         return tokens
 
-    async def _worker(self) -> Link:
+    async def _worker(self) -> Outlet:
         while True:
             await self._settled.wait()
             if self._closing is not None:
-                raise self._closing
+                # The same error each time; its traceback would grow by every request it ends.
+                raise self._closing.with_traceback(None)
             if self._link is not None:  # it may have died again before this task had its turn
                 return self._link
 
@@ -222,7 +232,10 @@ class Lane:
         match message:
             case Tokens():
                 if run := self._started.get(number):
+                    was_suspect = run.suspect
                     run.feed(message)
+                    if was_suspect:  # cleared: the next one may be tried
+                        self._dispatch()
             case Finished():
                 if run := self._started.pop(number, None):
                     self._end(run, message)
@@ -246,11 +259,19 @@ class Lane:
             self._dispatch()
 
     def _dispatch(self) -> None:
-        """Start what the worker can take now."""
+        """Start what the worker can take now.
+
+        Of the runs that saw a worker die before it gave them a token, one at a time: so the one
+        that kills workers is found, and the others do not fall with it again.
+        """
         room = self._concurrency + LOOK_AHEAD
         while self._link is not None and self._queue and len(self._started) < room:
-            run = self._queue.popleft()
+            run = self._queue[0]
+            if run.suspect and any(other.suspect for other in self._started.values()):
+                return
+            self._queue.popleft()
             self._started[run.number] = run
+            run.barren = True
             self._link.send(run.number, run.start_message())
 
     def _cancel(self, run: ActiveRun) -> None:
@@ -274,6 +295,7 @@ class Lane:
                 run.cancel()
             case _:
                 run.fail(how)
+        self._count(-1)
         self._metrics.ended(
             model=self.name,
             outcome=run.outcome,
@@ -285,7 +307,6 @@ class Lane:
             ended_ns=run.ended_ns,
         )
         _log.info("request", **summary(run))
-        self._count(-1)
 
     def _count(self, change: int) -> None:
         self._open += change
@@ -293,21 +314,3 @@ class Lane:
             self.idle.clear()
         else:
             self.idle.set()
-
-
-def summary(run: ActiveRun) -> dict[str, object]:
-    """Return the fields of a run's log line; times in milliseconds, None for what never began."""
-
-    def between(start_ns: int, end_ns: int) -> float | None:
-        return round((end_ns - start_ns) / 1e6, 1) if start_ns and end_ns else None
-
-    return {
-        "request_id": run.request.id,
-        "model": run.model,
-        "outcome": run.outcome,
-        "prompt_tokens": len(run.prompt),
-        "completion_tokens": len(run.produced),
-        "queue_ms": between(run.arrived_ns, run.started_ns or run.ended_ns),
-        "prefill_ms": between(run.started_ns, run.first_token_ns),
-        "decode_ms": between(run.first_token_ns, run.ended_ns),
-    }

@@ -37,6 +37,7 @@ class ActiveRun:
         self.started_ns = 0  # first step that computed any of it
         self.first_token_ns = 0
         self.ended_ns = 0
+        self.barren = True  # no token yet from the worker that has it
         self.barren_deaths = 0  # workers lost in a row without a new token of this run
         self.outcome = ""  # stop, length, cancelled, or an error's code; empty while it runs
         self._on_close = on_close
@@ -44,6 +45,11 @@ class ActiveRun:
         self._changed = asyncio.Event()
         self._finish: Finish | None = None
         self._failure: ApiError | None = None
+
+    @property
+    def suspect(self) -> bool:
+        """True while the run may be what its last worker died of."""
+        return self.barren_deaths > 0
 
     def start_message(self) -> Start:
         """Return what starts or resumes the run in a worker."""
@@ -57,6 +63,7 @@ class ActiveRun:
 
     def feed(self, news: Tokens) -> None:
         """Take in what a step added."""
+        self.barren = False
         self.barren_deaths = 0
         self.first_token_ns = self.first_token_ns or clock.now_ns()
         self.produced += news.ids
@@ -66,7 +73,8 @@ class ActiveRun:
 
     def end(self, finished: Finished) -> None:
         """The worker says that this was all."""
-        self.started_ns = self.started_ns or finished.started_ns
+        if self.first_token_ns >= finished.started_ns:  # else the first step was in a lost worker
+            self.started_ns = finished.started_ns
         self._finish = Finish(finished.reason, len(self.prompt), len(self.produced))
         self._close(finished.reason)
 
@@ -109,3 +117,23 @@ class ActiveRun:
                 if self._failure is not None:
                     raise self._failure
                 return
+
+
+def summary(run: ActiveRun) -> dict[str, object]:
+    """Return the fields of a run's log line; times in milliseconds, None where not known."""
+    # A run that was cut short after its first token never heard when its first step was.
+    queued_until_ns = run.started_ns or (0 if run.first_token_ns else run.ended_ns)
+
+    def between(start_ns: int, end_ns: int) -> float | None:
+        return round((end_ns - start_ns) / 1e6, 1) if start_ns and end_ns else None
+
+    return {
+        "request_id": run.request.id,
+        "model": run.model,
+        "outcome": run.outcome,
+        "prompt_tokens": len(run.prompt),
+        "completion_tokens": len(run.produced),
+        "queue_ms": between(run.arrived_ns, queued_until_ns),
+        "prefill_ms": between(run.started_ns, run.first_token_ns),
+        "decode_ms": between(run.first_token_ns, run.ended_ns),
+    }

@@ -2,15 +2,14 @@
 
     python bench/serve_vs_bare.py [--pairs 3] [--tokens 64] [--clients 1 8]
 
-Each pair runs a bare loop (the same file, settings and prompts; greedy by argmax, nothing else) and
-then the host under that many concurrent distinct streamed chats; medians are printed. Prefill is part of both.
+Each pair runs `bench/bare_loop.py` (same file, settings and prompts), then the host under that
+many concurrent distinct streamed chats; medians are printed. Prefill is part of both.
 The share of step time outside llama_decode is the worker's own account, from /metrics.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import re
 import signal
 import statistics
@@ -22,48 +21,19 @@ from pathlib import Path
 import httpx
 
 PROFILE = Path(__file__).parent.parent / "profiles" / "smollm2-135m.json"
+BARE_LOOP = Path(__file__).parent / "bare_loop.py"
 TOPICS = ("tides", "bread", "maps", "glaciers", "violins", "bees", "bridges", "salt") * 4
 
 
 def prompts(count: int, round_: int) -> list[str]:
+    """Return distinct prompts, of which each round gets others."""
     return [f"{round_}. Write a long text about {TOPICS[i]}, number {i}." for i in range(count)]
 
 
 def bare(path: str, clients: int, tokens: int, round_: int) -> float:
     """Run the bare loop in a process of its own; return tokens per second."""
-    program = [sys.executable, __file__, "--bare", path, str(clients), str(tokens), str(round_)]
+    program = [sys.executable, str(BARE_LOOP), path, str(tokens), *prompts(clients, round_)]
     return float(subprocess.run(program, check=True, capture_output=True, text=True).stdout)
-
-
-def bare_loop(path: str, clients: int, tokens: int, round_: int) -> None:
-    """Prefill each prompt, then decode them together: what no host can beat by much."""
-    from rayhost.engine.llama import LlamaEngine
-    from rayhost.ipc.messages import Load
-
-    cpus = tuple(sorted(os.sched_getaffinity(0)))
-    load = Load(
-        name="bare", path=path, context=2048, concurrency=8, batch=512, threads=len(cpus),
-        cpus=cpus, kv_type="f16", kv_layout="split", inter_token_ms=100, log_format="json",
-    )  # fmt: skip
-    engine = LlamaEngine(load)
-    batch = engine.batch
-    chats = [engine.codec.chat([{"role": "user", "content": p}]) for p in prompts(clients, round_)]
-    began = time.perf_counter()
-    ends, news = [], []
-    for slot, ids in enumerate(chats):
-        batch.clear()
-        batch.add(slot, ids, 0, due=True)
-        engine.decode()
-        news.append(int(engine.logits()[0].argmax()))
-        ends.append(len(ids))
-    for _ in range(tokens - 1):
-        batch.clear()
-        for slot in range(clients):
-            batch.add(slot, [news[slot]], ends[slot], due=True)
-            ends[slot] += 1
-        engine.decode()
-        news = [int(token) for token in engine.logits().argmax(axis=1)]
-    sys.stdout.write(str(clients * tokens / (time.perf_counter() - began)))
 
 
 async def served(url: str, clients: int, tokens: int, round_: int) -> tuple[float, float]:
@@ -107,6 +77,7 @@ def outside_share(url: str) -> tuple[float, float]:
 
 
 def main() -> None:
+    """Run the pairs and print a line for each number of clients."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
@@ -134,10 +105,13 @@ def main() -> None:
                 rows.append((alone, through, through / alone, first))
             steps, decode = outside_share(url)
             share = 1 - (decode - decode_before) / (steps - steps_before)
-            alone, through, ratio, first = (statistics.median(column) for column in zip(*rows))
+            alone, through, ratio, first = (
+                statistics.median(column) for column in zip(*rows, strict=True)
+            )
+            low, high = min(row[2] for row in rows), max(row[2] for row in rows)
             sys.stdout.write(
                 f"{clients} clients: bare {alone:.1f} tokens/s, host {through:.1f} tokens/s, "
-                f"ratio {ratio:.3f} ({min(r[2] for r in rows):.3f} to {max(r[2] for r in rows):.3f}), "
+                f"ratio {ratio:.3f} ({low:.3f} to {high:.3f}), "
                 f"outside llama_decode {share:.2%} of step time, "
                 f"slowest first token {first * 1000:.0f} ms\n"
             )
@@ -147,7 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--bare"]:
-        bare_loop(sys.argv[2], *map(int, sys.argv[3:]))
-    else:
-        main()
+    main()

@@ -22,8 +22,8 @@ ENGINE = "llama-cpp-python"
 # The largest translation unit of llama.cpp was measured at 0.68 GB of compiler.
 COMPILER_BYTES = 700 << 20
 
-# llama.cpp's AMX kernels crash in prefill on Q4_1 weights and have given garbage (ggml-org/llama.cpp
-# issue 20824, pull 16315). A build for this very CPU would contain them where the CPU has AMX.
+# llama.cpp's AMX kernels crash in prefill on Q4_1 weights and have given garbage (issue 20824 and
+# pull 16315 of ggml-org/llama.cpp). A build for this CPU would contain them where it has AMX.
 NO_AMX = ("-mno-amx-tile", "-mno-amx-int8", "-mno-amx-bf16")
 
 
@@ -93,9 +93,10 @@ def _compiler_knows(compiler: str, flags: tuple[str, ...]) -> bool:
     """Tell whether a compiler takes flags; one for another architecture or an old one does not."""
     command = [*shlex.split(compiler), *flags, "-fsyntax-only", "-x", "c++", "-"]
     try:
-        return subprocess.run(command, input=b"", capture_output=True).returncode == 0
+        trial = subprocess.run(command, check=False, input=b"", capture_output=True)
     except OSError:
         return False
+    return trial.returncode == 0
 
 
 def build_environment(environment: dict[str, str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rayhost.engine.base import EngineFailed
 from rayhost.ipc.messages import Finished, Load, Rejected, Sampling, Start, Stop, Tokens
 from rayhost.ipc.status import Word
+from rayhost.worker.scheduler import MIN_CHUNK
 from tests.worker.fake_engine import END, PIECES, VOCABULARY, FakeEngine, reference
 from tests.worker.rig import GREEDY, Rig
 
@@ -252,11 +253,13 @@ def test_times_are_in_order_and_the_queue_is_not_part_of_them() -> None:
     rig = Rig(FakeEngine(slots=1))
     rig.start(1, [1], 3)
     rig.start(2, [2], 3)
+    rig.loop.step()
+    after_one_step = next(rig.clock)
     rig.finish()
     first, second = rig.told(1).finished, rig.told(2).finished
     assert first is not None
     assert second is not None
-    assert first.started_ns < first.first_token_ns <= first.finished_ns
+    assert first.started_ns < first.first_token_ns < after_one_step < first.finished_ns
     assert second.started_ns < second.first_token_ns <= second.finished_ns
     assert second.started_ns > first.finished_ns
 
@@ -308,6 +311,22 @@ def test_the_status_page_tells_what_the_loop_does() -> None:
     assert status[Word.STEP] == len(rig.engine.sizes)
     assert status[Word.BEAT_NS] > beat
     assert 0 < status[Word.DECODE_NS] < status[Word.STEP_NS]
+
+
+def test_a_prompt_of_one_token_counts_as_prefill() -> None:
+    rig = Rig()
+    rig.start(0, [1], 3)
+    rig.finish()
+    assert rig.status[Word.PREFILL_TOKENS] == 1
+
+
+def test_prefill_beside_decoding_keeps_to_the_time_that_steps_were_measured_to_take() -> None:
+    rig = Rig(FakeEngine(slots=2, context=300, batch=256))
+    rig.start(0, [3, 4], 200)
+    rig.loop.step()  # two tokens took several of the clock's milliseconds; a step may take five
+    rig.start(1, [1] * 200, 5)
+    rig.loop.step()
+    assert rig.engine.sizes == [2, 1 + MIN_CHUNK]
 
 
 def test_a_step_with_nothing_to_do_shows_life_and_counts_no_step() -> None:

@@ -1,13 +1,19 @@
 """A prompt becomes tokens, or a refusal that names the field at fault."""
 
+import os
+import queue
+import select
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from rayhost.engine.base import PromptError
-from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, pack_tokens
-from rayhost.worker.prepare import answer
+from rayhost.ipc.channel import Frame, attach, create
+from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, decode, pack_tokens
+from rayhost.worker.outbox import Outbox
+from rayhost.worker.prepare import PrepareQueue, answer, prepare_forever
 from tests.worker.fake_engine import FakeCodec
 
 HELLO = ({"role": "user", "content": "hello"},)
@@ -50,3 +56,24 @@ def test_a_prompt_becomes_tokens(prepare: Prepare, tokens: list[int]) -> None:
 )
 def test_a_refusal_names_the_field(prepare: Prepare, expected: Message) -> None:
     assert answer(Refusing(), prepare) == expected
+
+
+def test_tokens_that_no_ring_could_hold_arrive_though_nobody_else_flushes() -> None:
+    front, child = create(os.getpid(), ring_bytes=4096)
+    worker = attach(child)
+    inbox: PrepareQueue = queue.SimpleQueue()
+    thread = threading.Thread(
+        target=prepare_forever, args=(Codec(), inbox, Outbox(worker.sender)), daemon=True
+    )
+    thread.start()
+    poll = select.poll()
+    poll.register(front.receiver.data_fd, select.POLLIN)
+    for request_id, text in enumerate(("a" * 20_000, "b", "c" * 5_000)):
+        inbox.put((request_id, Prepare(None, text)))
+        frames: list[Frame] = []
+        while not frames:
+            assert poll.poll(30_000), "the text thread is silent"
+            frames = front.receiver.receive(2)
+        assert [(frame.request_id, decode(frame.kind, frame.payload)) for frame in frames] == [
+            (request_id, Prepared(pack_tokens([ord(character) for character in text])))
+        ]

@@ -63,11 +63,14 @@ class Keeper:
         if isinstance(self._load, RayhostError):
             self._fail(str(self._load))
             return
-        end, child = create(next(_generations))
         try:
-            process = Process(self._lane.name, child, self._died)
-        except OSError as error:
-            end.close()
+            end, child = create(next(_generations))
+            try:
+                process = Process(self._lane.name, child, self._died)
+            except OSError:
+                end.close()
+                raise
+        except OSError as error:  # no memory, no descriptors, no room for a process
             self._retry(f"cannot start a worker process: {error}")
             return
         link = Link(end, self._hear, self._condemn)
@@ -99,6 +102,8 @@ class Keeper:
             except TimeoutError:
                 worker.process.kill()
                 await worker.process.exited.wait()
+        if self._lane.state != "failed":
+            self._set("stopped", "the server is going down")
         self._lane.close(Unavailable("the server is going down", code="draining", retry_after=5))
 
     def kill(self) -> None:
@@ -191,8 +196,8 @@ class Keeper:
         self._worker = None
         self._lane.detach()
         if self._stopping:
-            self._set("stopped", "the server is going down")
-        elif worker.load_error:
+            return  # `stop` says the rest
+        if worker.load_error:
             self._fail(worker.load_error)
         else:
             stable = worker.ready_ns and clock.now_ns() - worker.ready_ns > backoff.STABLE_S * 1e9

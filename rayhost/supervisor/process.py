@@ -34,7 +34,12 @@ class Process:
         self.pid = self._popen.pid
         self.exited = asyncio.Event()
         self._on_exit = on_exit
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:  # no descriptor left: nobody could watch it
+            self._popen.kill()
+            self._popen.wait()
+            raise
         asyncio.get_running_loop().add_reader(self._pidfd, self._reap)
 
     def kill(self) -> None:

@@ -1,0 +1,104 @@
+"""A lane and the keeper of a real worker for it, with what a test asks of both."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from rayhost.errors import RayhostError
+from rayhost.front.lane import Lane
+from rayhost.front.request import GenerateRequest, TextPrompt
+from rayhost.front.run import ActiveRun
+from rayhost.ipc.messages import Load, Sampling
+from rayhost.metrics import Metrics
+from rayhost.supervisor.keeper import HANG_NS, Keeper
+from rayhost.supervisor.pinning import allowed_cpus
+from tests.support.waiting import soon
+
+CONCURRENCY = 4
+
+
+def load_of(path: Path, *, cpus: tuple[int, ...] | None = None) -> Load:
+    return Load(
+        name="tiny",
+        path=str(path),
+        context=512,
+        concurrency=CONCURRENCY,
+        batch=128,
+        threads=1,
+        cpus=tuple(sorted(allowed_cpus())) if cpus is None else cpus,
+        kv_type="f16",
+        kv_layout="split",
+        inter_token_ms=100,
+        log_format="json",
+    )
+
+
+class Kept:
+    """What `keeping` yields."""
+
+    def __init__(self, load: Load | RayhostError, hang_ns: int) -> None:
+        self.lane = Lane(
+            name="tiny", aliases=(), concurrency=CONCURRENCY, queue_limit=100, metrics=Metrics()
+        )
+        self.keeper = Keeper(self.lane, load, hang_ns)
+
+    async def ready(self) -> None:
+        """Wait until the lane is ready; fail at once when it has failed."""
+
+        def settled() -> bool:
+            assert self.lane.state != "failed", self.lane.reason
+            return self.lane.state == "ready"
+
+        await soon(settled, "a worker that is ready")
+
+    @property
+    def worker(self) -> psutil.Process:
+        """The worker's process."""
+        pid = self.keeper.health().pid
+        assert pid is not None
+        return psutil.Process(pid)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.worker.pid, number)
+
+    @property
+    def generation(self) -> int:
+        """Of the channel that the worker was given."""
+        return int(self.worker.cmdline()[-2].partition(":")[0])
+
+    async def submit(self, prompt: str, tokens: int = 8) -> ActiveRun:
+        return await self.lane.submit(
+            GenerateRequest(
+                id=prompt,
+                model="tiny",
+                prompt=TextPrompt(prompt),
+                sampling=Sampling(temperature=0.0),
+                max_tokens=tokens,
+            )
+        )
+
+
+def workers() -> list[psutil.Process]:
+    """The worker processes of this process."""
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "rayhost.worker" in child.cmdline()
+    ]
+
+
+@asynccontextmanager
+async def keeping(load: Load | RayhostError, hang_ns: int = HANG_NS) -> AsyncIterator[Kept]:
+    """Start a keeper and yield it; its worker is ended whatever the test did."""
+    kept = Kept(load, hang_ns)
+    kept.keeper.start()
+    try:
+        yield kept
+    finally:
+        if kept.keeper.health().pid is not None:
+            kept.signal(signal.SIGKILL)  # also where it was stopped by a signal
+        await kept.keeper.stop()

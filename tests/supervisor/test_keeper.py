@@ -1,0 +1,269 @@
+"""Keepers of real workers on a tiny model: death, restart, hanging, and what cannot be mended."""
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+import pytest_asyncio
+from structlog.testing import capture_logs
+
+from rayhost.errors import RayhostError, Unavailable
+from rayhost.front.run import ActiveRun
+from rayhost.ipc.channel import ChildFds, End, create
+from rayhost.supervisor import keeper as keeper_module
+from tests.front.fake_worker import request
+from tests.supervisor.kept import CONCURRENCY, keeping, load_of, workers
+from tests.support.tiny_gguf import write_broken_gguf
+from tests.support.waiting import soon
+
+HANG_NS = 1_500_000_000  # three beats of an idle worker
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def nothing_is_left() -> AsyncIterator[None]:
+    """Fail a test that leaves a process, a descriptor or shared memory."""
+
+    def held() -> tuple[set[str], set[str]]:
+        return set(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))
+
+    before = held()
+    yield
+    assert workers() == []
+    assert held() == before
+    assert not [one for one in psutil.Process().memory_maps() if "rayhost-channel" in one.path]
+
+
+async def text_of(run: ActiveRun) -> str:
+    return "".join([piece async for piece in run])
+
+
+async def test_a_worker_becomes_ready_and_serves(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        assert (kept.lane.state, kept.keeper.health().ok) == ("loading", True)
+        await asyncio.wait_for(kept.keeper.settled.wait(), 30)
+        health = kept.keeper.health()
+        assert (health.ok, health.state, health.reason) == (True, "ready", "")
+        assert kept.lane.chat
+        assert kept.lane.context == 512
+
+        run = await kept.submit("hello", tokens=5)
+        assert len(await text_of(run)) > 0
+        assert run.finish.completion_tokens == 5
+        await soon(lambda: kept.keeper.reading().active == 0, "the end on the status page")
+        reading = kept.keeper.reading()
+        assert (reading.model, reading.queued, reading.kv_tokens) == ("tiny", 0, 0)
+        assert reading.steps == kept.keeper.health().step == 5
+        assert 0 < reading.decode_seconds <= reading.step_seconds
+
+
+async def test_requests_that_come_before_the_model_is_loaded_are_served(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        runs = await asyncio.gather(*(kept.submit(str(n), tokens=3) for n in range(10)))
+        for run in runs:
+            await text_of(run)
+            assert run.finish.completion_tokens == 3
+
+
+async def test_a_killed_worker_is_noticed_and_replaced_and_its_runs_go_on(tiny_model: Path) -> None:
+    prompts = [f"story number {n}" for n in range(CONCURRENCY)]
+    async with keeping(load_of(tiny_model)) as kept:
+        undisturbed = [await text_of(await kept.submit(prompt, 400)) for prompt in prompts]
+
+        runs = [await kept.submit(prompt, 400) for prompt in prompts]
+        first, generation = kept.worker, kept.generation
+        await soon(lambda: all(run.produced for run in runs), "a token of each")
+        kept.signal(signal.SIGSTOP)  # so that none can end before the kill
+        cut = [run for run in runs if not run.outcome]
+        assert cut, "the worker was done before it could be stopped"
+        kept.signal(signal.SIGKILL)
+
+        states = []
+
+        def replaced() -> bool:
+            states.append((kept.lane.state, kept.keeper.health().ok))
+            return kept.lane.state == "ready" and kept.worker.pid != first.pid
+
+        await soon(lambda: kept.lane.state != "ready", "the death to be noticed")
+        assert "killed by SIGKILL" in kept.lane.reason
+        await soon(replaced, "another worker")
+        assert not any(ok for state, ok in states if state != "ready")
+        assert states[-1] == ("ready", True)
+
+        assert [await text_of(run) for run in runs] == undisturbed
+        assert all(run.finish.completion_tokens == 400 for run in runs)
+        assert kept.generation > generation
+        assert not first.is_running()
+
+
+async def test_a_death_is_noticed_without_waiting_for_a_beat(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        began = asyncio.get_running_loop().time()
+        kept.signal(signal.SIGKILL)
+        await soon(lambda: kept.lane.state != "ready", "the death to be noticed")
+        noticed_s = asyncio.get_running_loop().time() - began
+        assert noticed_s < 0.4  # milliseconds; an idle worker beats each 500
+
+
+async def test_a_worker_killed_again_and_again_comes_back_each_time(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        generations = []
+        for _ in range(4):
+            await kept.ready()
+            generations.append(kept.generation)
+            kept.signal(signal.SIGKILL)
+            await soon(lambda: kept.lane.state != "ready", "the death")
+        await kept.ready()
+        assert generations == sorted(set(generations))
+        assert len(workers()) == 1
+
+
+async def test_a_model_that_cannot_be_loaded_is_told_once_and_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    broken = write_broken_gguf(tmp_path / "broken.gguf")
+    with capture_logs() as lines:
+        async with keeping(load_of(broken)) as kept:
+            early = asyncio.create_task(kept.submit("early"))
+            await asyncio.wait_for(kept.keeper.settled.wait(), 30)
+            assert kept.lane.state == "failed"
+            assert kept.lane.reason
+            assert workers() == []
+            for asked in (early, kept.submit("late")):
+                with pytest.raises(Unavailable, match="failed to load") as caught:
+                    await asked
+                assert caught.value.code == "model_failed"
+            # It is no illness that a restart of the host would cure.
+            assert kept.keeper.health().ok
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["model failed"]
+
+
+async def test_a_model_whose_file_could_not_be_had_has_no_worker() -> None:
+    async with keeping(RayhostError("no such file")) as kept:
+        assert kept.keeper.settled.is_set()
+        assert (kept.lane.state, kept.lane.reason) == ("failed", "no such file")
+        with pytest.raises(Unavailable, match="no such file"):
+            await kept.submit("x")
+
+
+async def test_a_worker_that_always_dies_while_loading_is_given_up(tiny_model: Path) -> None:
+    with capture_logs() as lines:
+        async with keeping(load_of(tiny_model, cpus=(4095,))) as kept:  # cannot be pinned there
+            await asyncio.wait_for(kept.keeper.settled.wait(), 60)
+            assert kept.lane.state == "failed"
+            assert "3 times in a row" in kept.lane.reason
+            assert "while loading the model" in kept.lane.reason
+    events = [line["event"] for line in lines if line["log_level"] == "error"]
+    assert events == ["worker lost", "worker lost", "model failed"]
+
+
+async def test_a_machine_that_is_short_of_something_for_a_moment_is_tried_again(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_generation: int) -> NoReturn:
+        monkeypatch.undo()
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(keeper_module, "create", full)
+    async with keeping(load_of(tiny_model)) as kept:
+        assert kept.lane.state == "restarting"
+        assert "Cannot allocate memory" in kept.lane.reason
+        await kept.ready()
+
+
+async def test_a_stopped_worker_shows_in_its_health_and_recovers(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model), hang_ns=HANG_NS) as kept:
+        await kept.ready()
+        kept.signal(signal.SIGSTOP)
+        await soon(lambda: not kept.keeper.health().ok, "the hang to show")
+        health = kept.keeper.health()
+        assert "no sign of life" in health.reason
+        assert health.beat_age_ms is not None
+        assert health.beat_age_ms * 1e6 > HANG_NS
+        kept.signal(signal.SIGCONT)
+        await soon(lambda: kept.keeper.health().ok, "the worker to recover")
+
+
+async def test_an_idle_worker_is_not_taken_for_a_hung_one(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        age_ms = kept.keeper.health().beat_age_ms
+        assert age_ms is not None
+
+        def beat_again() -> bool:
+            now_ms = kept.keeper.health().beat_age_ms
+            nonlocal age_ms
+            younger = now_ms is not None and age_ms is not None and now_ms < age_ms
+            age_ms = now_ms
+            return younger
+
+        await soon(beat_again, "a beat without any work")
+
+
+async def test_a_condemned_worker_is_replaced(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[End] = []
+
+    def create_and_tell(generation: int) -> tuple[End, ChildFds]:
+        end, child = create(generation)
+        ends.append(end)
+        return end, child
+
+    monkeypatch.setattr(keeper_module, "create", create_and_tell)
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        pid = kept.worker.pid
+        os.eventfd_write(ends[0].receiver.data_fd, 1)  # announces a frame that nobody wrote
+
+        def gone() -> bool:
+            kept.keeper.health()  # never fails, also between the verdict and the death
+            kept.keeper.reading()
+            return not psutil.pid_exists(pid)
+
+        await soon(gone, "the condemned worker's death")
+        await kept.ready()
+        await text_of(await kept.submit("hello"))
+
+
+async def test_stop_ends_an_idle_worker_politely(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        worker = kept.worker
+        with capture_logs() as lines:
+            await kept.keeper.stop()
+        assert not worker.is_running()
+        assert kept.lane.state == "stopped"
+        assert lines == []
+        with pytest.raises(Unavailable) as caught:
+            await kept.submit("x")
+        assert caught.value.code == "draining"
+
+
+async def test_stop_fails_what_still_runs(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        kept.signal(signal.SIGSTOP)
+        run = await kept.lane.submit(request())
+        await kept.keeper.stop()  # it hears nothing, so it is killed after a while
+        with pytest.raises(Unavailable, match="going down"):
+            await text_of(run)
+
+
+async def test_stop_while_loading_or_between_two_workers(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.keeper.stop()
+        assert kept.lane.state == "stopped"
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        kept.signal(signal.SIGKILL)
+        await soon(lambda: kept.lane.state == "restarting", "the death")
+        await kept.keeper.stop()
+        assert kept.lane.state == "stopped"
+        assert workers() == []

@@ -1,9 +1,10 @@
 """Logging for the front and the workers: structlog, one line an event, to stderr. A leaf.
 
 JSON for machines, console for people. Libraries that use the standard `logging` (uvicorn, asyncio)
-come out in the same format, from WARNING up.
+come out in the same format, from WARNING up. A log that cannot be written stops nobody's work.
 """
 
+import contextlib
 import logging
 import sys
 from typing import Literal
@@ -12,6 +13,20 @@ import orjson
 import structlog
 
 LogFormat = Literal["json", "console"]
+
+
+class _Lines(structlog.PrintLogger):
+    """Prints to stderr, and goes on where that fails: a full disk, a pipe that nobody reads.
+
+    The standard library's handlers do so, too; a request must not fail for want of its log line.
+    """
+
+    def msg(self, message: str) -> None:
+        """Print one line."""
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def configure(log_format: LogFormat, **fixed: str) -> None:
@@ -33,7 +48,7 @@ def configure(log_format: LogFormat, **fixed: str) -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(sys.stderr),
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.clear_contextvars()

@@ -23,6 +23,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise RayhostError(f"cannot listen on {host}: {error.strerror}") from None
+    except UnicodeError:  # a label over 63 characters, or none between two dots
+        raise RayhostError(f"cannot listen on {host}: not a host name") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

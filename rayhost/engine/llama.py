@@ -94,12 +94,16 @@ class LlamaEngine:
         options.n_ctx = load.context * load.concurrency
         options.n_seq_max = load.concurrency
         options.n_batch = load.batch
-        options.n_ubatch = min(load.batch, 512)
+        options.n_ubatch = min(load.batch, load.ubatch)
         # The default reserves logits for a whole batch: 100 MB at a vocabulary of 49k.
-        options.n_outputs_max = load.concurrency
+        options.n_outputs_max = load.outputs or load.concurrency
         options.n_threads = load.threads
         options.n_threads_batch = load.threads
-        options.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        options.flash_attn_type = (
+            llama.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if load.flash_attention
+            else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
         options.type_k = _KV_TYPES[load.kv_type]
         options.type_v = _KV_TYPES[load.kv_type]
         options.kv_unified = load.kv_layout == "unified"
@@ -154,6 +158,19 @@ class LlamaEngine:
     def forget(self, slot: int) -> None:
         """Free every KV cell of a slot."""
         llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def snapshot(self, slot: int) -> bytes:
+        """Return a copy of a slot's KV cells."""
+        room = llama.llama_state_seq_get_size(self._context, slot)
+        copy = (ctypes.c_uint8 * room)()
+        written = llama.llama_state_seq_get_data(self._context, copy, room, slot)
+        return ctypes.string_at(copy, written)
+
+    def restore(self, slot: int, snapshot: bytes) -> None:
+        """Give a slot the KV cells of a snapshot. Raises EngineFailed where they do not fit."""
+        raw = (ctypes.c_uint8 * len(snapshot)).from_buffer_copy(snapshot)
+        if not llama.llama_state_seq_set_data(self._context, raw, len(snapshot), slot):
+            raise EngineFailed(f"a snapshot of {len(snapshot)} bytes could not be restored")
 
 
 class LlamaCodec:
@@ -226,3 +243,44 @@ def _metadata(model: Any, key: str) -> str:
     buffer = ctypes.create_string_buffer(256)
     size = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
     return buffer.value.decode(errors="replace") if size >= 0 else "unknown"
+
+
+# The names that files are labelled with; the K types fall back where rows are no multiple of 256.
+FILE_TYPES: dict[str, int] = {
+    "F16": llama.LLAMA_FTYPE_MOSTLY_F16,
+    "Q4_0": llama.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "Q4_1": llama.LLAMA_FTYPE_MOSTLY_Q4_1,
+    "Q5_0": llama.LLAMA_FTYPE_MOSTLY_Q5_0,
+    "Q5_1": llama.LLAMA_FTYPE_MOSTLY_Q5_1,
+    "Q8_0": llama.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "IQ4_NL": llama.LLAMA_FTYPE_MOSTLY_IQ4_NL,
+    "Q4_K_M": llama.LLAMA_FTYPE_MOSTLY_Q4_K_M,
+    "Q5_K_M": llama.LLAMA_FTYPE_MOSTLY_Q5_K_M,
+    "Q6_K": llama.LLAMA_FTYPE_MOSTLY_Q6_K,
+}
+EMBEDDING_TYPES: dict[str, int] = {
+    "F16": llama.GGML_TYPE_F16,
+    "Q4_0": llama.GGML_TYPE_Q4_0,
+    "Q8_0": llama.GGML_TYPE_Q8_0,
+}
+
+
+def quantize(source: str, target: str, file_type: str, embedding: str | None, threads: int) -> None:
+    """Write the model file `source` to `target` in another file type of `FILE_TYPES`.
+
+    `embedding`, of `EMBEDDING_TYPES`, is for the token embeddings and the output matrix, which most
+    small models share; None leaves it to llama.cpp. Raises LoadError with llama.cpp's reason.
+    """
+    llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+    _log.errors.clear()
+    options = llama.llama_model_quantize_default_params()
+    options.nthread = threads
+    options.ftype = FILE_TYPES[file_type]
+    options.allow_requantize = True
+    if embedding is not None:
+        options.token_embedding_type = EMBEDDING_TYPES[embedding]
+        options.output_tensor_type = EMBEDDING_TYPES[embedding]
+    status = llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options))
+    if status != 0:
+        raise LoadError(_log.reason(f"llama.cpp could not write {file_type} (status {status})"))

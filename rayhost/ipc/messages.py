@@ -46,6 +46,9 @@ class Load(Message, frozen=True):
     kv_layout: Literal["split", "unified"]
     inter_token_ms: int  # step time to stay under while anything is decoding
     log_format: Literal["json", "console"]
+    ubatch: int = 512  # most tokens that the compute graph takes at once; at most `batch` counts
+    flash_attention: bool = True
+    outputs: int = 0  # most logits rows of one step; 0: one for each sequence
 
 
 class Prepare(Message, frozen=True):

@@ -76,7 +76,8 @@ class Keeper:
         link = Link(end, self._hear, self._condemn)
         self._worker = _Worker(process, link, end)
         link.send(0, self._load)
-        self._set("loading", "the model is loading")
+        again = f" again: {self._lane.reason}" if self._failures else ""
+        self._set("loading", f"the model is loading{again}")
 
     def _fail(self, reason: str) -> None:
         """Give the model up: every request for it is answered with `reason`."""

@@ -58,7 +58,9 @@ def _live_and_die_with(parent_pid: int) -> None:
         os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+    victim = Path("/proc/self/oom_score_adj")
+    if int(victim.read_text()) < _OOM_SCORE:  # a container's may be higher: not ours to lower
+        victim.write_text(str(_OOM_SCORE))
     sys.setswitchinterval(_SWITCH_S)
 
 

@@ -1,0 +1,183 @@
+"""Sends traffic to a server and notes what came back and when; the I/O of `bench.load`.
+
+One connection per lane, kept open from call to call as client libraries do. All that is done while
+a server works is to parse and to stamp: figures are made of it afterwards, elsewhere.
+"""
+
+import asyncio
+import itertools
+import time
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+import msgspec
+
+from bench.stream import Reply
+from bench.traffic import Call, Lane
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One call. Times in seconds; those of an answer that failed stand for nothing."""
+
+    start_s: float  # since the run began
+    latency_s: float
+    ttft_s: float | None = None  # None: no text came
+    gaps_s: tuple[float, ...] = ()  # between events with text
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    error: str = ""  # empty: a whole answer
+    detail: str = ""
+
+
+class Lost(Exception):
+    """The connection ended before the answer did."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection; one call at a time."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._reply = Reply()
+        self._whole: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Stamp, then parse."""
+        now = time.perf_counter()
+        try:
+            self._reply.feed(data, now)
+        except httptools.HttpParserError as error:
+            self._end(Lost(f"not HTTP: {error}"))
+        if self._reply.done:
+            self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever waits will get no more."""
+        self._transport = None
+        self._end(Lost(str(exc or "closed by the server")))
+
+    def _end(self, error: Lost | None) -> None:
+        if self._whole is None or self._whole.done():
+            return
+        if error is None:
+            self._whole.set_result(None)
+        else:
+            self._whole.set_exception(error)
+
+    async def ask(self, request: bytes, reply: Reply) -> None:
+        """Send a request and return when `reply` is done. Raises Lost."""
+        if self._transport is None:
+            raise Lost("closed by the server")
+        self._reply = reply
+        self._whole = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        await self._whole
+
+    def close(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def usable(self) -> bool:
+        """Whether the next call may use it."""
+        return self._transport is not None and self._reply.done and self._reply.keep_alive
+
+
+class Client:
+    """Everything one run sends to the server at `url`."""
+
+    def __init__(self, url: str, model: str, limit_s: float) -> None:
+        """After `limit_s` a client hangs up on its call, which counts as `late`."""
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._model = model
+        self._limit_s = limit_s
+        self._began = 0.0
+
+    async def run(self, lanes: tuple[Lane, ...]) -> list[Outcome]:
+        """Run the lanes together; return the outcomes, lane after lane."""
+        # Encoded before the clock starts: nothing but sending is left to do.
+        requests = [[self.request(call) for call in lane.calls] for lane in lanes]
+        self._began = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            started = [
+                tasks.create_task(self._lane(lane.start_s, calls))
+                for lane, calls in zip(lanes, requests, strict=True)
+            ]
+        return [outcome for task in started for outcome in task.result()]
+
+    def request(self, call: Call) -> bytes:
+        """Return the bytes of a call."""
+        body = msgspec.json.encode(
+            {
+                "model": self._model,
+                "messages": call.messages,
+                "max_tokens": call.max_tokens,
+                "temperature": 0,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+            }
+        )
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    async def _lane(self, start_s: float, requests: list[bytes]) -> list[Outcome]:
+        if start_s:
+            await asyncio.sleep(self._began + start_s - time.perf_counter())
+        outcomes = []
+        connection: Connection | None = None
+        for request in requests:
+            outcome, connection = await self._call(connection, request)
+            outcomes.append(outcome)
+        if connection is not None:
+            connection.close()
+        return outcomes
+
+    async def _call(
+        self, connection: Connection | None, request: bytes
+    ) -> tuple[Outcome, Connection | None]:
+        """Return how it went, and the connection if the next call may use it."""
+        reply = Reply()
+        began = time.perf_counter()
+        error, detail = "", ""
+        try:
+            async with asyncio.timeout(self._limit_s):
+                connection = connection or await self._connect()
+                await connection.ask(request, reply)
+            error, detail = reply.error, reply.detail
+        except TimeoutError:
+            error = "late"
+        except Lost as lost:
+            error, detail = "connection lost", str(lost)
+        except OSError as refused:
+            error, detail = "no connection", str(refused)
+        ended = time.perf_counter()
+        if connection is not None and not connection.usable:
+            connection.close()
+            connection = None
+        times = reply.text_times
+        outcome = Outcome(
+            start_s=began - self._began,
+            latency_s=ended - began,
+            ttft_s=times[0] - began if times else None,
+            gaps_s=tuple(after - before for before, after in itertools.pairwise(times)),
+            prompt_tokens=reply.prompt_tokens,
+            generated_tokens=reply.generated_tokens,
+            error=error,
+            detail=detail,
+        )
+        return outcome, connection
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, self._host, self._port)
+        return connection

@@ -107,11 +107,11 @@ class Service:
     def _curl(self, lane: Lane) -> str:
         if lane.chat:
             path = "/v1/chat/completions"
-            ask: dict[str, object] = {
-                "messages": [{"role": "user", "content": "What is the capital of France?"}]
-            }
+            question = "What is the capital of France? Answer with one word."
+            ask: dict[str, object] = {"messages": [{"role": "user", "content": question}]}
         else:
             path, ask = "/v1/completions", {"prompt": "The capital of France is"}
+        ask["temperature"] = 0
         body = orjson.dumps({"model": lane.name, **ask}).decode()
         header = "Content-Type: application/json"
         return shlex.join(["curl", "-s", url(self._listener) + path, "-H", header, "-d", body])

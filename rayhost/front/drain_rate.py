@@ -17,6 +17,10 @@ class DrainRate:
         """A run ended."""
         self._ended.append(at_ns)
 
+    def idle(self) -> None:
+        """Nothing is left to end: the pause until the next run says nothing about speed."""
+        self._ended.clear()
+
     def retry_after(self, waiting: int) -> int:
         """Return the whole seconds, 1 to 60, until `waiting` runs will probably have ended.
 

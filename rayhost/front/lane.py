@@ -314,3 +314,4 @@ class Lane:
             self.idle.clear()
         else:
             self.idle.set()
+            self._rate.idle()

@@ -3,7 +3,7 @@
 FIRST_S = 0.05
 LONGEST_S = 10.0
 STABLE_S = 60.0  # a worker that lived this long starts the count anew
-LOAD_ATTEMPTS = 3  # a worker that dies this often before it is ready is not tried again
+LOAD_ATTEMPTS = 3  # a model whose workers die this often before any was ready is given up
 
 
 def delay(failures: int, jitter: float) -> float:

@@ -52,7 +52,6 @@ class Keeper:
         self._hang_ns = hang_ns
         self._worker: _Worker | None = None
         self._failures = 0  # workers lost in a row
-        self._load_failures = 0  # of them, lost before they were ready, in a row
         self._restart: asyncio.TimerHandle | None = None
         self._stopping = False
         self.settled = asyncio.Event()  # ready for the first time, or failed
@@ -165,7 +164,6 @@ class Keeper:
         match message:
             case Ready():
                 worker.ready_ns = clock.now_ns()
-                self._load_failures = 0
                 self._set("ready", "")
                 self._lane.attach(worker.link, message)
                 self.settled.set()
@@ -207,14 +205,13 @@ class Keeper:
             self._retry(
                 f"the worker died ({describe_exit(code)})"
                 + ("" if worker.ready_ns else " while loading the model"),
-                was_ready=bool(worker.ready_ns),
             )
 
-    def _retry(self, reason: str, *, was_ready: bool = False) -> None:
+    def _retry(self, reason: str) -> None:
         self._failures += 1
-        self._load_failures += not was_ready
-        if self._load_failures >= backoff.LOAD_ATTEMPTS:
-            self._fail(f"{reason}, {self._load_failures} times in a row")
+        # A model that was ready once can be loaded: then it is the machine, and that may pass.
+        if self._failures >= backoff.LOAD_ATTEMPTS and not self.settled.is_set():
+            self._fail(f"{reason}, {self._failures} times in a row")
             return
         wait_s = backoff.delay(self._failures, random.random())
         self._set("restarting", reason)

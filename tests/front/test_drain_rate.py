@@ -37,3 +37,13 @@ def test_only_the_recent_past_counts() -> None:
     for at_s in range(1000, 1040):
         rate.ended(at_s * S)
     assert rate.retry_after(5) == 5
+
+
+def test_a_quiet_night_is_not_taken_for_a_slow_queue() -> None:
+    rate = DrainRate()
+    rate.ended(0)
+    rate.ended(1 * S)
+    rate.idle()
+    rate.ended(30_000 * S)
+    rate.ended(30_001 * S)
+    assert rate.retry_after(3) == 3

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from rayhost.errors import RayhostError, Unavailable
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.channel import ChildFds, End, create
+from rayhost.supervisor import backoff
 from rayhost.supervisor import keeper as keeper_module
 from tests.front.fake_worker import request
 from tests.supervisor.kept import CONCURRENCY, keeping, load_of, workers
@@ -176,6 +177,24 @@ async def test_a_machine_that_is_short_of_something_for_a_moment_is_tried_again(
     async with keeping(load_of(tiny_model)) as kept:
         assert kept.lane.state == "restarting"
         assert "Cannot allocate memory" in kept.lane.reason
+        await kept.ready()
+
+
+async def test_a_model_that_was_ready_once_is_never_given_up(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter(range(backoff.LOAD_ATTEMPTS + 1))
+
+    def full_for_a_while(_generation: int) -> NoReturn:
+        if next(failures) == backoff.LOAD_ATTEMPTS:
+            monkeypatch.undo()
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        monkeypatch.setattr(keeper_module, "create", full_for_a_while)
+        kept.signal(signal.SIGKILL)
+        await soon(lambda: kept.lane.state == "restarting", "the death to be noticed")
         await kept.ready()
 
 

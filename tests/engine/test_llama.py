@@ -2,10 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gguf
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -13,30 +11,14 @@ from hypothesis import strategies as st
 
 from rayhost.engine.base import LoadError, Logits, PromptError
 from rayhost.engine.llama import LlamaCodec, LlamaEngine
-from rayhost.ipc.messages import Load
 from tests.engine.tiny_bert import write_tiny_bert
 from tests.support.tiny_gguf import CONTROL, vocabulary, write_broken_gguf, write_tiny_llama
+from tests.worker.process import load_of
 
 TEXT_TOKENS = len(vocabulary()) - len(CONTROL)
 BOS, TURN, END = range(TEXT_TOKENS, TEXT_TOKENS + 3)
+load = load_of
 LAYOUTS = [("f16", "split"), ("f16", "unified"), ("q8_0", "split"), ("q8_0", "unified")]
-
-
-def load(path: Path, **changes: Any) -> Load:
-    options = Load(
-        name="tiny",
-        path=str(path),
-        context=256,
-        concurrency=4,
-        batch=128,
-        threads=1,
-        cpus=(0,),
-        kv_type="f16",
-        kv_layout="unified",
-        inter_token_ms=50,
-        log_format="json",
-    )
-    return msgspec.structs.replace(options, **changes)
 
 
 @pytest.fixture(scope="module")

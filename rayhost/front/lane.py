@@ -6,50 +6,25 @@ a lost worker goes back to the head of the queue to be resumed from its tokens.
 """
 
 import asyncio
-import itertools
 from collections import deque
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 
 from rayhost import clock
-from rayhost.errors import (
-    ApiError,
-    ContextLengthExceeded,
-    InvalidRequest,
-    QueueFull,
-    WorkerLost,
-)
+from rayhost.errors import ApiError, QueueFull, WorkerLost
 from rayhost.front.drain_rate import DrainRate
-from rayhost.front.request import ChatPrompt, GenerateRequest, TextPrompt, TokenPrompt
+from rayhost.front.prompts import Outlet, Prompts, check, numbers, refusal
+from rayhost.front.request import GenerateRequest
 from rayhost.front.run import ActiveRun, summary
-from rayhost.ipc.messages import (
-    Cancel,
-    Finished,
-    Message,
-    Prepare,
-    Prepared,
-    Ready,
-    Rejected,
-    Tokens,
-    unpack_tokens,
-)
+from rayhost.ipc.messages import Cancel, Finished, Message, Prepared, Ready, Rejected, Tokens
 from rayhost.metrics import Metrics
 
 State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped"]
 LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
 MAX_BARREN_DEATHS = 2  # a request under which workers die this often without a token is the cause
 
-_numbers = itertools.count(1)
 _log = structlog.get_logger("rayhost.request")
-
-
-class Outlet(Protocol):
-    """The way to a worker (`front.link.Link`)."""
-
-    def send(self, request_id: int, message: Message) -> None:
-        """Send a message. Never blocks or fails: a worker that is gone hears nothing."""
-        ...
 
 
 class Lane:
@@ -81,7 +56,7 @@ class Lane:
         self._open = 0  # requests that came and have not ended
         self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
-        self._preparing: dict[int, asyncio.Future[list[int]]] = {}
+        self._prompts = Prompts()
         self._queue: deque[ActiveRun] = deque()
         self._started: dict[int, ActiveRun] = {}
 
@@ -105,9 +80,7 @@ class Lane:
         """The worker is gone: resume its runs in the next one, in the order they came."""
         self._link = None
         self._settled.clear()
-        for future in self._preparing.values():
-            if not future.done():
-                future.set_exception(WorkerLost("the worker died while reading the prompt"))
+        self._prompts.fail(WorkerLost("the worker died while reading the prompt"))
         lost = list(self._started.values())
         self._started.clear()
         for run in reversed(lost):
@@ -121,9 +94,7 @@ class Lane:
         """There will be no worker again: every request of this lane fails with `error`."""
         self._closing = error
         self._settled.set()
-        for future in self._preparing.values():
-            if not future.done():
-                future.set_exception(error)
+        self._prompts.fail(error)
         for run in [*self._started.values(), *self._queue]:
             self._withdraw(run)
             self._end(run, error)
@@ -141,7 +112,14 @@ class Lane:
             )
         self._count(+1)
         try:
-            prompt = await self._tokenize(request)
+            prompt = await self._prompts.read(request.prompt, self._worker)
+            check(
+                prompt,
+                request.prompt,
+                model=self.name,
+                context=self.context,
+                vocabulary=self._vocabulary,
+            )
             if self._closing is not None:  # after the tokens came, before this task had its turn
                 raise self._closing.with_traceback(None)
         except BaseException:  # a cancelled task, too, has left
@@ -150,7 +128,7 @@ class Lane:
         limit = self.context - len(prompt)
         run = ActiveRun(
             model=self.name,
-            number=next(_numbers),
+            number=next(numbers),
             request=request,
             prompt=prompt,
             max_tokens=limit if request.max_tokens is None else min(limit, request.max_tokens),
@@ -165,20 +143,6 @@ class Lane:
         """Requests that would start at once."""
         return max(0, self._concurrency - len(self._started)) if self._link else 0
 
-    async def _tokenize(self, request: GenerateRequest) -> list[int]:
-        """Return the prompt's tokens, checked; waits for a worker that is starting."""
-        prompt = request.prompt
-        match prompt:
-            case TokenPrompt():
-                await self._worker()
-                tokens = list(prompt.tokens)
-            case ChatPrompt():
-                tokens = await self._prepare(Prepare(prompt.messages, None))
-            case TextPrompt():
-                tokens = await self._prepare(Prepare(None, prompt.text))
-        self._check(tokens, "messages" if isinstance(prompt, ChatPrompt) else "prompt")
-        return tokens
-
     async def _worker(self) -> Outlet:
         while True:
             await self._settled.wait()
@@ -187,43 +151,6 @@ class Lane:
                 raise self._closing.with_traceback(None)
             if self._link is not None:  # it may have died again before this task had its turn
                 return self._link
-
-    async def _prepare(self, prepare: Prepare, attempts: int = MAX_BARREN_DEATHS) -> list[int]:
-        """Return the prompt's tokens; if the worker dies over it, ask the next one, once."""
-        try:
-            return await self._ask(prepare)
-        except WorkerLost:
-            if attempts == 1:
-                raise
-        return await self._prepare(prepare, attempts - 1)
-
-    async def _ask(self, prepare: Prepare) -> list[int]:
-        link = await self._worker()
-        number = next(_numbers)
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._preparing[number] = future
-        try:
-            link.send(number, prepare)
-            return await future
-        finally:
-            del self._preparing[number]
-
-    def _check(self, tokens: list[int], param: str) -> None:
-        if not tokens:
-            raise InvalidRequest("the prompt is empty: it has no token", param=param)
-        if len(tokens) >= self.context:
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {self.context} tokens, of which at least "
-                f"one is for the answer. However, your prompt has {len(tokens)} tokens.",
-                param=param,
-            )
-        worst = max(tokens)
-        if min(tokens) < 0 or worst >= self._vocabulary:
-            bad = worst if worst >= self._vocabulary else min(tokens)
-            raise InvalidRequest(
-                f"{bad} is not a token of {self.name!r}: ids are from 0 to {self._vocabulary - 1}",
-                param=param,
-            )
 
     # What the worker says.
 
@@ -241,22 +168,15 @@ class Lane:
                     self._end(run, message)
                     self._dispatch()
             case Prepared():
-                future = self._preparing.get(number)
-                if future is not None and not future.done():
-                    future.set_result(unpack_tokens(message.tokens))
+                self._prompts.answer(number, message)
             case Rejected():
-                self._reject(number, message)
+                if self._prompts.answer(number, message):
+                    return
+                if run := self._started.pop(number, None):
+                    self._end(run, refusal(message))
+                    self._dispatch()
             case _:
                 raise ValueError(f"a ready worker does not send {type(message).__name__}")
-
-    def _reject(self, number: int, message: Rejected) -> None:
-        error = InvalidRequest(message.message, code=message.code, param=message.param)
-        future = self._preparing.get(number)
-        if future is not None and not future.done():
-            future.set_exception(error)
-        elif run := self._started.pop(number, None):
-            self._end(run, error)
-            self._dispatch()
 
     def _dispatch(self) -> None:
         """Start what the worker can take now.

@@ -1,0 +1,109 @@
+"""Prompts on their way to token ids: asked of the worker, answered or lost with it, then checked.
+
+Invariant: every question ends, by an answer, with the worker, or with its asker. One per lane.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from rayhost.errors import ApiError, ContextLengthExceeded, InvalidRequest, WorkerLost
+from rayhost.front.request import ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, unpack_tokens
+
+ATTEMPTS = 2  # a prompt over which this many workers died is not given to another
+
+numbers = itertools.count(1)  # what frames call a request; unique in this front
+
+
+class Outlet(Protocol):
+    """The way to a worker (`front.link.Link`)."""
+
+    def send(self, request_id: int, message: Message) -> None:
+        """Send a message. Never blocks or fails: a worker that is gone hears nothing."""
+        ...
+
+
+Worker = Callable[[], Awaitable[Outlet]]  # waits for one that is ready
+
+
+class Prompts:
+    """The questions that are open at a worker."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, asyncio.Future[list[int]]] = {}
+
+    async def read(self, prompt: Prompt, worker: Worker) -> list[int]:
+        """Return a prompt's tokens, not yet checked; waits for a worker that is starting.
+
+        Raises InvalidRequest when the worker rejects the prompt, WorkerLost when workers die over
+        it, and what `worker` and `fail` raise.
+        """
+        match prompt:
+            case TokenPrompt():
+                await worker()
+                return list(prompt.tokens)
+            case ChatPrompt():
+                return await self._prepare(Prepare(prompt.messages, None), worker, ATTEMPTS)
+            case TextPrompt():
+                return await self._prepare(Prepare(None, prompt.text), worker, ATTEMPTS)
+
+    def answer(self, number: int, message: Prepared | Rejected) -> bool:
+        """Take a worker's answer. Return whether it was to an open question."""
+        future = self._asked.get(number)
+        if future is None or future.done():
+            return False
+        if isinstance(message, Prepared):
+            future.set_result(unpack_tokens(message.tokens))
+        else:
+            future.set_exception(refusal(message))
+        return True
+
+    def fail(self, error: ApiError) -> None:
+        """End every open question."""
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(error)
+
+    async def _prepare(self, prepare: Prepare, worker: Worker, attempts: int) -> list[int]:
+        try:
+            return await self._ask(prepare, await worker())
+        except WorkerLost:
+            if attempts == 1:
+                raise
+        return await self._prepare(prepare, worker, attempts - 1)
+
+    async def _ask(self, prepare: Prepare, outlet: Outlet) -> list[int]:
+        number = next(numbers)
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = future
+        try:
+            outlet.send(number, prepare)
+            return await future
+        finally:
+            del self._asked[number]
+
+
+def check(tokens: list[int], prompt: Prompt, *, model: str, context: int, vocabulary: int) -> None:
+    """Raise InvalidRequest or ContextLengthExceeded for tokens that the model cannot run."""
+    param = "messages" if isinstance(prompt, ChatPrompt) else "prompt"
+    if not tokens:
+        raise InvalidRequest("the prompt is empty: it has no token", param=param)
+    if len(tokens) >= context:
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {context} tokens, of which at least one is "
+            f"for the answer. However, your prompt has {len(tokens)} tokens.",
+            param=param,
+        )
+    for bad in (min(tokens), max(tokens)):
+        if not 0 <= bad < vocabulary:
+            raise InvalidRequest(
+                f"{bad} is not a token of {model!r}: ids are from 0 to {vocabulary - 1}",
+                param=param,
+            )
+
+
+def refusal(message: Rejected) -> InvalidRequest:
+    """Return what a client is told of a worker's rejection."""
+    return InvalidRequest(message.message, code=message.code, param=message.param)

@@ -1,4 +1,4 @@
-"""The only importer of llama_cpp: one model and one context through the low-level API.
+"""One model and one context through llama_cpp's low-level API.
 
 Invariant: after `decode` returns, the batch is in the KV cache whole; after it raises, nothing
 is known and the process must end. `LlamaEngine` belongs to one thread, `LlamaCodec` may be used
@@ -6,14 +6,13 @@ from another (the vocabulary never changes after loading).
 """
 
 import ctypes
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llama_cpp import llama_cpp as llama
 
-from rayhost.engine.base import Batch, EngineFailed, Facts, LoadError, Logits, PromptError
-from rayhost.engine.template import ChatTemplate
+from rayhost.engine.base import Batch, EngineFailed, Facts, LoadError, Logits
+from rayhost.engine.codec import LlamaCodec
 from rayhost.ipc.messages import Load
 
 _KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
@@ -69,7 +68,7 @@ class LlamaEngine:
         self._memory = llama.llama_get_memory(self._context)
         if not self._memory or llama.llama_model_has_encoder(self._model):
             raise LoadError(f"the architecture {architecture!r} does not generate text")
-        self.codec = LlamaCodec(self._model, vocab)
+        self.codec = LlamaCodec(self._model, vocab, load.context)
         self.facts = Facts(
             architecture=architecture,
             quantization=(
@@ -171,72 +170,6 @@ class LlamaEngine:
         raw = (ctypes.c_uint8 * len(snapshot)).from_buffer_copy(snapshot)
         if not llama.llama_state_seq_set_data(self._context, raw, len(snapshot), slot):
             raise EngineFailed(f"a snapshot of {len(snapshot)} bytes could not be restored")
-
-
-class LlamaCodec:
-    """The model's vocabulary and chat template."""
-
-    def __init__(self, model: Any, vocab: Any) -> None:
-        self._vocab = vocab
-        self._pieces: dict[int, bytes] = {}
-        self._ends: dict[int, bool] = {}
-        template = llama.llama_model_chat_template(model, None)
-        self.has_chat = template is not None
-        self._template_source = (template or b"").decode(errors="replace")
-        self._template: ChatTemplate | None = None
-        self._bos = self._special_text(llama.llama_vocab_bos(vocab))
-        self._eos = self._special_text(llama.llama_vocab_eos(vocab))
-
-    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
-        """Apply the chat template and tokenize. Raises PromptError."""
-        if not self.has_chat:
-            raise PromptError(
-                "this model has no chat template: use /v1/completions", "chat_template_missing"
-            )
-        if self._template is None:
-            self._template = ChatTemplate(self._template_source, self._bos, self._eos)
-        prompt = self._template.render(messages)
-        # A template that writes the leading token itself must not get a second one.
-        return self._tokenize(prompt, not (self._bos and prompt.startswith(self._bos)))
-
-    def text(self, text: str) -> list[int]:
-        """Tokenize raw text, with the special tokens the model wants in front."""
-        return self._tokenize(text, True)
-
-    def piece(self, token: int) -> bytes:
-        """Return the bytes of a token; they may be part of a UTF-8 character. Control: empty."""
-        known = self._pieces.get(token)
-        if known is None:
-            known = self._pieces[token] = self._read_piece(token, special=False)
-        return known
-
-    def ends(self, token: int) -> bool:
-        """Tell whether the token ends a generation."""
-        known = self._ends.get(token)
-        if known is None:
-            known = self._ends[token] = bool(llama.llama_vocab_is_eog(self._vocab, token))
-        return known
-
-    def _tokenize(self, text: str, add_special: bool) -> list[int]:
-        raw = text.encode("utf-8", errors="replace")  # a lone surrogate from JSON becomes "?"
-        room = len(raw) + 8  # a token is at least a byte, plus what is added in front and behind
-        ids = (llama.llama_token * room)()
-        count = llama.llama_tokenize(self._vocab, raw, len(raw), ids, room, add_special, True)
-        if count < 0:
-            raise PromptError(f"the tokenizer wants room for {-count} tokens and has {room}")
-        return list(ids[:count])
-
-    def _special_text(self, token: int) -> str:
-        return "" if token < 0 else self._read_piece(token, special=True).decode(errors="replace")
-
-    def _read_piece(self, token: int, special: bool) -> bytes:
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            size = llama.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
-            if size >= 0:
-                return buffer.raw[:size]
-            room = -size
 
 
 def _metadata(model: Any, key: str) -> str:

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rayhost.engine.base import LoadError, Logits, PromptError
-from rayhost.engine.llama import LlamaCodec, LlamaEngine
+from rayhost.engine.codec import LlamaCodec
+from rayhost.engine.llama import LlamaEngine
 from tests.engine.tiny_bert import write_tiny_bert
 from tests.support.tiny_gguf import CONTROL, vocabulary, write_broken_gguf, write_tiny_llama
 from tests.worker.process import load_of

@@ -9,8 +9,12 @@ import msgspec
 from bench.load import Load
 from bench.stats import percentile
 
-MAX_CPU_SHARE = 0.10  # of one core
-MAX_LAG_MS = 20.0
+
+class Limits(msgspec.Struct, frozen=True):
+    """What measuring may cost."""
+
+    cpu_share: float = 0.10  # of one core
+    lag_p99_ms: float = 20.0
 
 
 class Harness(msgspec.Struct, frozen=True):
@@ -24,24 +28,18 @@ class Bottleneck(Exception):
     """The harness disturbed what it measured: the figures are not to be reported."""
 
 
-def judge(
-    load: Load,
-    watcher_cpu_s: float,
-    *,
-    max_cpu_share: float = MAX_CPU_SHARE,
-    max_lag_ms: float = MAX_LAG_MS,
-) -> Harness:
+def judge(load: Load, watcher_cpu_s: float, limits: Limits) -> Harness:
     """Return what measuring cost. Raises Bottleneck if that was too much."""
     share = (load.cpu_s + watcher_cpu_s) / load.wall_s
     lag_ms = (percentile(load.lags_s, 0.99) or 0.0) * 1000
-    if share > max_cpu_share:
+    if share > limits.cpu_share:
         raise Bottleneck(
-            f"the load generator used {share:.1%} of a core, more than {max_cpu_share:.0%}: "
+            f"the load generator used {share:.1%} of a core, more than {limits.cpu_share:.0%}: "
             "it took from the servers what it meant to measure"
         )
-    if lag_ms > max_lag_ms:
+    if lag_ms > limits.lag_p99_ms:
         raise Bottleneck(
-            f"the load generator ran {lag_ms:.1f} ms late (p99), more than {max_lag_ms:g} ms: "
-            "its times are not the servers'; is something else running on this machine?"
+            f"the load generator ran {lag_ms:.1f} ms late (p99), more than {limits.lag_p99_ms:g} "
+            "ms: its times are not the servers'; is something else running on this machine?"
         )
     return Harness(cpu_share=share, lag_p99_ms=lag_ms)

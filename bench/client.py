@@ -1,7 +1,7 @@
 """Sends traffic to a server and notes what came back and when; the I/O of `bench.load`.
 
-One connection per lane, kept open from call to call as client libraries do. All that is done while
-a server works is to parse and to stamp: figures are made of it afterwards, elsewhere.
+A connection for each call: llama-server closes it after a stream, though it announces keep-alive.
+All that is done while a server works is to parse and to stamp; figures are made of it elsewhere.
 """
 
 import asyncio
@@ -35,58 +35,45 @@ class Lost(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """One connection; one call at a time."""
+    """One call on a connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: bytes) -> None:
+        self._request = request
         self._transport: asyncio.Transport | None = None
-        self._reply = Reply()
-        self._whole: asyncio.Future[None] | None = None
+        self.reply = Reply()
+        self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Send the request."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Stamp, then parse."""
         now = time.perf_counter()
         try:
-            self._reply.feed(data, now)
+            self.reply.feed(data, now)
         except httptools.HttpParserError as error:
             self._end(Lost(f"not HTTP: {error}"))
-        if self._reply.done:
+        if self.reply.done:
             self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits will get no more."""
-        self._transport = None
         self._end(Lost(str(exc or "closed by the server")))
-
-    def _end(self, error: Lost | None) -> None:
-        if self._whole is None or self._whole.done():
-            return
-        if error is None:
-            self._whole.set_result(None)
-        else:
-            self._whole.set_exception(error)
-
-    async def ask(self, request: bytes, reply: Reply) -> None:
-        """Send a request and return when `reply` is done. Raises Lost."""
-        if self._transport is None:
-            raise Lost("closed by the server")
-        self._reply = reply
-        self._whole = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        await self._whole
 
     def close(self) -> None:
         """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
-    @property
-    def usable(self) -> bool:
-        """Whether the next call may use it."""
-        return self._transport is not None and self._reply.done and self._reply.keep_alive
+    def _end(self, error: Lost | None) -> None:
+        if self.whole.done():
+            return
+        if error is None:
+            self.whole.set_result(None)
+        else:
+            self.whole.set_exception(error)
 
 
 class Client:
@@ -126,33 +113,26 @@ class Client:
         )
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            "Connection: close\r\n\r\n"
         )
         return head.encode() + body
 
     async def _lane(self, start_s: float, requests: list[bytes]) -> list[Outcome]:
         if start_s:
             await asyncio.sleep(self._began + start_s - time.perf_counter())
-        outcomes = []
-        connection: Connection | None = None
-        for request in requests:
-            outcome, connection = await self._call(connection, request)
-            outcomes.append(outcome)
-        if connection is not None:
-            connection.close()
-        return outcomes
+        return [await self._call(request) for request in requests]
 
-    async def _call(
-        self, connection: Connection | None, request: bytes
-    ) -> tuple[Outcome, Connection | None]:
-        """Return how it went, and the connection if the next call may use it."""
-        reply = Reply()
+    async def _call(self, request: bytes) -> Outcome:
+        loop = asyncio.get_running_loop()
         began = time.perf_counter()
+        connection = Connection(request)
+        reply = connection.reply
         error, detail = "", ""
         try:
             async with asyncio.timeout(self._limit_s):
-                connection = connection or await self._connect()
-                await connection.ask(request, reply)
+                await loop.create_connection(lambda: connection, self._host, self._port)
+                await connection.whole
             error, detail = reply.error, reply.detail
         except TimeoutError:
             error = "late"
@@ -160,12 +140,11 @@ class Client:
             error, detail = "connection lost", str(lost)
         except OSError as refused:
             error, detail = "no connection", str(refused)
-        ended = time.perf_counter()
-        if connection is not None and not connection.usable:
+        finally:
             connection.close()
-            connection = None
+        ended = time.perf_counter()
         times = reply.text_times
-        outcome = Outcome(
+        return Outcome(
             start_s=began - self._began,
             latency_s=ended - began,
             ttft_s=times[0] - began if times else None,
@@ -175,9 +154,3 @@ class Client:
             error=error,
             detail=detail,
         )
-        return outcome, connection
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, self._host, self._port)
-        return connection

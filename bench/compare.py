@@ -16,7 +16,7 @@ import msgspec
 import typer
 
 from bench import machine, peer, report, servers
-from bench.bottleneck import Bottleneck
+from bench.bottleneck import Bottleneck, Limits
 from bench.measure import Bench
 from bench.peer import Peer, PeerFailed
 from bench.report import Case, Overload, Result, Run, Side
@@ -141,7 +141,7 @@ def main(
             launches = (servers.rayhost(settings, folder), launch(other, settings))
             runs: list[Run] = []
             overloads: list[Overload] = []
-            bench = Bench(launches, settings.name, folder)
+            bench = Bench(launches, settings.name, folder, Limits())
             for case in chosen(workload or [], clients or [], everything):
                 each = rounds or rounds_of(case)
                 found, overload = bench.compare(case, range(1, pairs + 1), seed, each, say)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from bench import bottleneck, traffic
+from bench import traffic
+from bench.bottleneck import Limits, judge
 from bench.load import Load, Plan
 from bench.machine import CHECKOUT
 from bench.memory import Watch
@@ -29,10 +30,17 @@ Say = Callable[[str], None]
 class Bench:
     """One comparison's servers, ours first, and where their output goes."""
 
-    def __init__(self, launches: tuple[Launch, Launch], model: str, folder: Path) -> None:
+    def __init__(
+        self,
+        launches: tuple[Launch, Launch],
+        model: str,
+        folder: Path,
+        limits: Limits,
+    ) -> None:
         self._launches = launches
         self._model = model
         self._folder = folder
+        self._limits = limits
 
     def compare(
         self, case: Case, pairs: Iterable[int], seed: int, rounds: int, say: Say
@@ -77,7 +85,7 @@ class Bench:
             pair=pair,
             server=launch.name,
             figures=figures(load, watch.memory),
-            harness=bottleneck.judge(load, watch.cpu_s),
+            harness=judge(load, watch.cpu_s, self._limits),
         )
 
 

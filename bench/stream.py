@@ -3,27 +3,29 @@
 Pure: bytes and the time they came go in, in pieces of any size; `Reply` says what was in them.
 """
 
+from typing import Any
+
 import httptools
 import msgspec
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, frozen=True):
     delta: _Delta = _Delta()
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, frozen=True):
     choices: tuple[_Choice, ...] = ()
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
@@ -50,7 +52,6 @@ class Reply:
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.done = False
-        self.keep_alive = False
         self._now = 0.0
         self._body = b""  # of an answer that is no stream
         self._failure = ""
@@ -96,7 +97,6 @@ class Reply:
 
     def on_message_complete(self) -> None:
         """Note the end."""
-        self.keep_alive = self._parser.should_keep_alive()
         self.done = True
 
     def _event(self, payload: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rayhost.cli.progress import download_progress
 from rayhost.cli.pull import wanted
 from rayhost.errors import RayhostError
-from rayhost.models.store import Store, default_root
+from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import ModelProfile
 
 
@@ -28,3 +28,13 @@ def locate(model: ModelProfile, base: Path) -> Path | RayhostError:
     except RayhostError as error:
         return error
     return stored.path
+
+
+def fetched(target: str, store: Store) -> StoredModel:
+    """Return the model that the operator names, pulled if it must be. Raises RayhostError."""
+    want = wanted(target, None, store)
+    stored = store.resolve(want.name, want.source, want.sha256, Path.cwd())
+    if stored is None:
+        with download_progress(want.name) as progress:
+            stored = store.pull(want.name, want.source, want.sha256, progress)
+    return stored

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rayhost import __version__
-from rayhost.cli import check, models, pull, serve
+from rayhost.cli import bench, check, models, pull, serve
 from rayhost.errors import RayhostError
 
 
@@ -55,6 +55,7 @@ def rayhost(
     """Hold the options that come before a verb."""
 
 
+app.command()(bench.bench)
 app.command()(check.check)
 app.command()(models.models)
 app.command()(pull.pull)

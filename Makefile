@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test lint format schema constraints clean
+.PHONY: help setup dev serve test bench lint format schema constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ serve: setup ## Serve PROFILE=profiles/smollm2-135m.json
 
 test: dev ## Run every test (ARGS="-m 'not heavy'" for those that need no model weights)
 	@exec $(BIN)/python -m pytest --durations=10 $(ARGS)
+
+bench: dev ## Compare with llama-server, into bench/results (ARGS="--help" for all it can do)
+	@exec $(BIN)/python -m bench.compare $(ARGS)
 
 lint: dev ## Check style, types, import contracts and shell scripts
 	$(BIN)/ruff check

@@ -141,10 +141,10 @@ def main(
             launches = (servers.rayhost(settings, folder), launch(other, settings))
             runs: list[Run] = []
             overloads: list[Overload] = []
-            bench = Bench(launches, settings.name, folder, Limits())
+            bench = Bench(launches, settings.name, folder, Limits(), say)
             for case in chosen(workload or [], clients or [], everything):
                 each = rounds or rounds_of(case)
-                found, overload = bench.compare(case, range(1, pairs + 1), seed, each, say)
+                found, overload = bench.compare(case, range(1, pairs + 1), seed, each)
                 runs += found
                 overloads += [overload] if overload else []
         except Bottleneck as error:

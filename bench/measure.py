@@ -4,6 +4,7 @@ Effects only: starts servers, the load generator and the watcher; what they brin
 counted by `bottleneck` and `stats`.
 """
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from bench import traffic
-from bench.bottleneck import Limits, judge
+from bench.bottleneck import Bottleneck, Limits, judge
 from bench.load import Load, Plan
 from bench.machine import CHECKOUT
 from bench.memory import Watch
@@ -22,6 +23,7 @@ from bench.stats import figures
 from bench.traffic import Traffic
 
 PATIENCE_S = 300.0  # where a workload sets no deadline: a call that takes longer is an error
+REPEATS = 2  # of a run that the harness disturbed
 WARM_UP = traffic.Call(({"role": "user", "content": "Hello!"},), 4)
 
 Say = Callable[[str], None]
@@ -36,14 +38,16 @@ class Bench:
         model: str,
         folder: Path,
         limits: Limits,
+        say: Say,
     ) -> None:
         self._launches = launches
         self._model = model
         self._folder = folder
         self._limits = limits
+        self._say = say
 
     def compare(
-        self, case: Case, pairs: Iterable[int], seed: int, rounds: int, say: Say
+        self, case: Case, pairs: Iterable[int], seed: int, rounds: int
     ) -> tuple[list[Run], Overload | None]:
         """Run a case, the servers in turn. Raises Bottleneck, ServerFailed."""
         overload = None
@@ -55,9 +59,7 @@ class Bench:
             sent = self._traffic(case, rounds, f"{seed} {pair}", overload)
             for launch in self._launches:
                 deadline = overload.deadline_s if overload else PATIENCE_S
-                run = self._run(launch, case, pair, sent, deadline)
-                say(line(run))
-                runs.append(run)
+                runs.append(self._run(launch, case, pair, sent, deadline))
         return runs, overload
 
     def _traffic(self, case: Case, rounds: int, seed: str, overload: Overload | None) -> Traffic:
@@ -68,7 +70,8 @@ class Bench:
     def _calibrate(self, case: Case, seed: int, rounds: int) -> Overload:
         """Find what can be carried: the same questions from `clients` that wait their turn."""
         sent = traffic.make(case.workload, case.clients, rounds, f"{seed} calibration")
-        found = [self._run(one, case, 0, sent, PATIENCE_S).figures for one in self._launches]
+        runs = [self._run(one, case, 0, sent, PATIENCE_S) for one in self._launches]
+        found = [run.figures for run in runs]
         latencies = [one.latency_p50_ms for one in found if one.latency_p50_ms is not None]
         capacity = max(one.requests_per_s for one in found)
         if not latencies or not capacity:
@@ -76,6 +79,21 @@ class Bench:
         return Overload(case, capacity, round(2 * max(latencies) / 1000, 1))
 
     def _run(self, launch: Launch, case: Case, pair: int, sent: Traffic, deadline_s: float) -> Run:
+        """Return one good run; one that the harness disturbed is repeated, then it is an error."""
+        for disturbed in itertools.count():
+            try:
+                found = self._try(launch, case, pair, sent, deadline_s)
+            except Bottleneck as error:
+                if disturbed == REPEATS:
+                    raise
+                self._say(f"thrown away and repeated: {error}")
+            else:
+                run = msgspec.structs.replace(found, disturbed=disturbed)
+                self._say(line(run))
+                return run
+        raise AssertionError("unreachable: the loop above has no end")
+
+    def _try(self, launch: Launch, case: Case, pair: int, sent: Traffic, deadline_s: float) -> Run:
         log = self._folder / f"{launch.name}-{case.workload}-{case.clients}-{pair}.log"
         warmed = msgspec.structs.replace(sent, warm_up=(WARM_UP, *sent.warm_up))
         with running(launch, log) as server, Watch(server.pid) as watch:

@@ -25,6 +25,7 @@ class Run(msgspec.Struct, frozen=True):
     server: str
     figures: Figures
     harness: Harness
+    disturbed: int = 0  # attempts before this one, thrown away because the harness was a bottleneck
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -175,7 +176,8 @@ def _how(result: Result) -> list[str]:
         f"Made by `{result.command}` at commit {result.commit}, seed {result.seed}; "
         f"kernel {result.machine.kernel}, load average before it {result.machine.load_average:.2f}."
         f" The load generator used at most {max(one.cpu_share for one in harness):.1%} of a core "
-        f"and ran at most {max(one.lag_p99_ms for one in harness):.1f} ms late (p99).",
+        f"and ran at most {max(one.lag_p99_ms for one in harness):.1f} ms late (p99);"
+        f" {sum(run.disturbed for run in result.runs)} disturbed runs were repeated.",
     ]
     lines += [
         f"{one.case.workload} at {one.case.clients} clients: {one.capacity_per_s:.2f} calls/s can "

@@ -14,7 +14,7 @@ from bench.machine import physical_cores
 from bench.measure import Bench
 from bench.peer import Peer
 from bench.report import Case
-from bench.servers import ServerFailed, Settings
+from bench.servers import Launch, ServerFailed, Settings
 from bench.traffic import WORKLOADS, Call, Lane, Traffic
 
 PEER = Peer("llama-server", Path("/none/llama-server"), "made up", "AVX2 = 1")
@@ -91,8 +91,8 @@ def test_a_comparison_of_a_host_with_itself(
     launch = servers.rayhost(settings, tmp_path)
     twin = msgspec.structs.replace(launch, name="twin")
     said: list[str] = []
-    runs, overload = Bench((launch, twin), "tiny", tmp_path, lenient).compare(
-        Case(workload, 4), range(1, 3), seed=1, rounds=1, say=said.append
+    runs, overload = Bench((launch, twin), "tiny", tmp_path, lenient, said.append).compare(
+        Case(workload, 4), range(1, 3), seed=1, rounds=1
     )
     assert [(run.pair, run.server) for run in runs] == [
         (1, "rayhost"),
@@ -100,7 +100,7 @@ def test_a_comparison_of_a_host_with_itself(
         (2, "rayhost"),
         (2, "twin"),
     ]
-    assert len(said) == 4
+    assert len(said) == (6 if overload else 4)  # two more to calibrate
     assert (overload is not None) == (workload == "overload")
     for run in runs:
         one = run.figures
@@ -113,6 +113,25 @@ def test_a_comparison_of_a_host_with_itself(
         assert prompts[0] == prompts[1]
         assert prompts[2] == prompts[3]
         assert prompts[0] != prompts[2]
+
+
+def test_a_run_that_the_harness_disturbed_is_repeated_then_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[str] = []
+
+    def disturbed(self: Bench, launch: Launch, *_: object) -> None:
+        attempts.append(launch.name)
+        raise Bottleneck("it ran late")
+
+    monkeypatch.setattr(Bench, "_try", disturbed)
+    launch = Launch("rayhost", (), "", "")
+    said: list[str] = []
+    bench = Bench((launch, launch), "tiny", tmp_path, Limits(), said.append)
+    with pytest.raises(Bottleneck):
+        bench.compare(Case("unique", 1), [1], seed=1, rounds=1)
+    assert attempts == ["rayhost"] * 3
+    assert said == ["thrown away and repeated: it ran late"] * 2
 
 
 def test_a_generator_that_finds_no_server_reports_each_call() -> None:

@@ -100,6 +100,13 @@ class Engine(Protocol):
         """Return (batch.outputs, vocabulary) logits, writable, valid until the next decode."""
         ...
 
+    def truncate(self, slot: int, length: int) -> bool:
+        """Free the KV cells of a slot from position `length` on.
+
+        Return False where the model cannot keep a beginning alone: all of them are free then.
+        """
+        ...
+
     def forget(self, slot: int) -> None:
         """Free every KV cell of a slot."""
         ...

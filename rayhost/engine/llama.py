@@ -66,6 +66,12 @@ class LlamaEngine:
             size = f"{load.concurrency} sequences of {load.context} tokens"
             raise LoadError(_log.reason(f"llama.cpp could not create a context of {size}"))
         self._memory = llama.llama_get_memory(self._context)
+        # A recurrent state cannot go back, and of a sliding window the cells before it are gone.
+        self._keeps_prefixes = not (
+            llama.llama_model_is_recurrent(self._model)
+            or llama.llama_model_is_hybrid(self._model)
+            or llama.llama_model_n_swa(self._model) > 0
+        )
         if not self._memory or llama.llama_model_has_encoder(self._model):
             raise LoadError(f"the architecture {architecture!r} does not generate text")
         self.codec = LlamaCodec(self._model, vocab, load.context)
@@ -153,6 +159,15 @@ class LlamaEngine:
         """Return (batch.outputs, vocabulary) logits, writable, valid until the next decode."""
         pointer = llama.llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (self.batch.outputs, self.facts.vocabulary))
+
+    def truncate(self, slot: int, length: int) -> bool:
+        """Free the KV cells of a slot from position `length` on.
+
+        Return False where the model cannot keep a beginning alone: all of them are free then.
+        """
+        keep = length if self._keeps_prefixes else 0
+        llama.llama_memory_seq_rm(self._memory, slot, keep, -1)
+        return keep == length
 
     def forget(self, slot: int) -> None:
         """Free every KV cell of a slot."""

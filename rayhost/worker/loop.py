@@ -86,7 +86,9 @@ class StepLoop:
         """One turn of the loop."""
         began = self._now()
         self._drain()
-        self.scheduler.admit()
+        for sequence in self.scheduler.admit():
+            if not self._engine.truncate(sequence.slot, sequence.computed):
+                sequence.computed = 0
         chunks = self.scheduler.plan()
         if chunks:
             self._compute(chunks, began)
@@ -108,7 +110,7 @@ class StepLoop:
             case Cancel():
                 sequence = self.scheduler.find(request_id)
                 if sequence is not None:
-                    self._release(sequence)
+                    self.scheduler.remove(sequence)
             case Stop():
                 self._stopped = True
             case _:
@@ -199,7 +201,7 @@ class StepLoop:
             self._out.send(sequence.request_id, Tokens((token,), text))
             if reason is not None:
                 self._finish(sequence, reason)
-                self._release(sequence)
+                self.scheduler.remove(sequence)
 
     def _finish(self, sequence: Sequence, reason: Reason) -> None:
         self._out.send(
@@ -214,11 +216,6 @@ class StepLoop:
             ),
         )
         self._status[Word.FINISHED] += 1
-
-    def _release(self, sequence: Sequence) -> None:
-        slot = self.scheduler.remove(sequence)
-        if slot is not None:
-            self._engine.forget(slot)
 
     def _beat(self) -> None:
         status = self._status

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rayhost.worker.sequence import Sequence
+from rayhost.worker.slots import FreeSlots
 
 MIN_CHUNK = 16  # prefill goes on even where one decode step already takes the whole target
 _MEMORY = 0.8  # weight of the past in the moving averages: follows a change within ten steps
@@ -58,7 +59,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.times = StepTimes()
-        self._free = list(range(slots - 1, -1, -1))
+        self._free = FreeSlots(slots)
         self._batch = batch
         self._target_ns = target_ns
 
@@ -75,26 +76,31 @@ class Scheduler:
         """Queue a sequence. Its tokens must fit a slot: the caller has checked."""
         self.waiting.append(sequence)
 
-    def remove(self, sequence: Sequence) -> int | None:
-        """Take a sequence out; return the slot it held, now free again, or None."""
+    def remove(self, sequence: Sequence) -> None:
+        """Take a sequence out. Its slot is free again, with what it computed in the cells."""
         if sequence.slot < 0:
             self.waiting.remove(sequence)
-            return None
+            return
         self.running.remove(sequence)
         slot, sequence.slot = sequence.slot, -1
-        self._free.append(slot)
-        return slot
+        self._free.give(slot, sequence.tokens[: sequence.computed])
 
     def find(self, request_id: int) -> Sequence | None:
         """Return the sequence of a request, or None."""
         return next((s for s in self if s.request_id == request_id), None)
 
-    def admit(self) -> None:
-        """Give free slots to waiting sequences, first come first served."""
+    def admit(self) -> list[Sequence]:
+        """Give free slots to waiting sequences, first come first served; return who got one.
+
+        `computed` is then what the slot's cells hold of a sequence; the rest of them must go.
+        """
+        admitted = []
         while self._free and self.waiting:
             sequence = self.waiting.popleft()
-            sequence.slot = self._free.pop()
+            sequence.slot, sequence.computed = self._free.take(sequence.tokens)
             self.running.append(sequence)
+            admitted.append(sequence)
+        return admitted
 
     def plan(self) -> list[Chunk]:
         """Return the chunks of the next step, at most `batch` tokens in all.

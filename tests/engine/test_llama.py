@@ -103,6 +103,28 @@ def test_rows_of_logits_come_in_the_order_in_which_they_were_asked_for(
         assert row.argmax() == expected[number].argmax()
 
 
+@pytest.mark.parametrize(("kv_type", "kv_layout"), LAYOUTS)
+def test_a_truncated_slot_goes_on_as_if_its_end_had_never_been(
+    tiny_model: Path, kv_type: str, kv_layout: str
+) -> None:
+    engine = LlamaEngine(load(tiny_model, kv_type=kv_type, kv_layout=kv_layout, batch=64))
+    begin, end = prompt(1, 20), prompt(2, 9)
+    expected = alone(engine, begin + end, 12, slot=2)
+    compute(engine, 2, begin + prompt(3, 30), chunk=64)
+    compute(engine, 1, prompt(4, 30), chunk=64)  # a neighbour that must not be touched
+    assert engine.truncate(2, len(begin))
+    engine.batch.clear()
+    engine.batch.add(2, end, len(begin), due=True)
+    engine.decode()
+    made = [int(engine.logits()[0].argmax())]
+    while len(made) < len(expected):
+        engine.batch.clear()
+        engine.batch.add(2, made[-1:], len(begin) + len(end) + len(made) - 1, due=True)
+        engine.decode()
+        made.append(int(engine.logits()[0].argmax()))
+    assert made == expected
+
+
 @pytest.mark.parametrize("kv_layout", ["split", "unified"])
 def test_a_forgotten_slot_starts_afresh_and_leaves_the_others_alone(
     tiny_model: Path, kv_layout: str

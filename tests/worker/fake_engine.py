@@ -52,6 +52,7 @@ class FakeEngine:
         self.cells: list[list[int]] = [[] for _ in range(slots)]
         self.sizes: list[int] = []  # tokens of every batch so far
         self.fail = False
+        self.keeps_prefixes = True
         self._rows: list[Logits] = []
 
     def decode(self) -> None:
@@ -81,6 +82,13 @@ class FakeEngine:
     def logits(self) -> Logits:
         """Return the rows of the last batch."""
         return np.array(self._rows)
+
+    def truncate(self, slot: int, length: int) -> bool:
+        """Empty a slot from a position on; wholly, where prefixes cannot be kept."""
+        assert length <= len(self.cells[slot]), f"slot {slot} does not hold {length}"
+        keep = length if self.keeps_prefixes else 0
+        del self.cells[slot][keep:]
+        return keep == length
 
     def forget(self, slot: int) -> None:
         """Empty a slot."""

@@ -90,7 +90,7 @@ def test_every_run_gives_what_it_would_give_alone(
             assert told.result == expected
             assert told.finished.n_prompt == len(arrival.prompt)
             assert told.finished.n_generated == len(told.ids)
-    assert rig.engine.cells == [[] for _ in range(slots)]
+    assert not rig.loop.scheduler.busy
     assert max(rig.engine.sizes, default=0) <= slots + spare
 
 
@@ -306,7 +306,7 @@ def test_the_status_page_tells_what_the_loop_does() -> None:
     rig.finish()
     assert (status[Word.ACTIVE], status[Word.WAITING], status[Word.KV_TOKENS]) == (0, 0, 0)
     assert status[Word.FINISHED] == 3
-    assert status[Word.PREFILL_TOKENS] == 12
+    assert status[Word.PREFILL_TOKENS] == 9  # the third found three of its tokens in its slot
     assert status[Word.DECODE_TOKENS] == sum(len(told.ids) for told in rig.out.told.values())
     assert status[Word.STEP] == len(rig.engine.sizes)
     assert status[Word.BEAT_NS] > beat
@@ -371,3 +371,27 @@ def test_run_ends_at_once_when_stop_is_the_first_message() -> None:
     rig.inbox.put((0, Stop()))
     rig.loop.run()
     assert rig.engine.sizes == []
+
+
+def test_a_request_computes_only_what_its_slot_does_not_hold_yet() -> None:
+    rig = Rig()
+    rig.start(1, [1, 2, 3, 4, 5, 6], 3)
+    rig.finish()
+    computed = rig.status[Word.PREFILL_TOKENS]
+    conversation = [1, 2, 3, 4, 5, 6, *rig.told(1).ids]
+    rig.start(2, [*conversation, 7, 8], 3)
+    rig.finish()
+    # All but the last token of the answer, which nothing was computed from, and what is new.
+    assert rig.status[Word.PREFILL_TOKENS] == computed + 3
+    expected = reference([*conversation, 7, 8], 3, GREEDY)
+    assert rig.told(2).result == expected
+
+
+def test_a_model_that_keeps_no_beginnings_computes_everything() -> None:
+    rig = Rig(FakeEngine(slots=1))
+    rig.engine.keeps_prefixes = False
+    for number in (1, 2):
+        rig.start(number, [1, 2, 3, 4], 3)
+        rig.finish()
+        assert rig.status[Word.PREFILL_TOKENS] == 4 * number
+        assert rig.told(number).result == reference([1, 2, 3, 4], 3, GREEDY)

@@ -114,7 +114,8 @@ def running(launch: Launch, log: Path) -> Iterator[Server]:
     """Start a server and end it. What it prints goes to `log`. Raises ServerFailed."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            launch.argv,
+            # Told to end when the harness dies in whatever way: it runs no clean-up after SIGKILL.
+            ["setpriv", "--pdeathsig", "TERM", *launch.argv],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

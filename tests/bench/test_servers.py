@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psutil
 import pytest
 
 from bench import servers
+from bench.machine import CHECKOUT
 from bench.servers import Launch, ServerFailed, Settings, running
 from rayhost import profile
 
@@ -50,6 +52,28 @@ def test_a_server_is_ended_with_all_its_processes(tmp_path: Path) -> None:
         family = [psutil.Process(server.pid), *psutil.Process(server.pid).children()]
         assert len(family) == 2
     _, alive = psutil.wait_procs(family, timeout=10)
+    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+HARNESS = """
+import pathlib, signal, sys
+from bench.machine import CHECKOUT
+from bench.servers import Launch, running
+launch = Launch("fake", (sys.executable, "-c", sys.argv[1]), r"listening on (http://\\S+)", "/")
+with running(launch, pathlib.Path(sys.argv[2])) as server:
+    print(server.pid, flush=True)
+    signal.pause()
+"""
+
+
+def test_no_server_outlives_a_harness_that_was_killed(tmp_path: Path) -> None:
+    alone = SERVER.replace("if os.fork():", "if True:")
+    argv = [sys.executable, "-c", HARNESS, alone, str(tmp_path / "log")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT) as harness:
+        assert harness.stdout is not None
+        server = psutil.Process(int(harness.stdout.readline()))
+        harness.kill()
+    _, alive = psutil.wait_procs([server], timeout=10)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
 
 

@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rayhost.baseline.records import Bandwidth, Baseline, ModelBaseline
+from rayhost.baseline.records import Bandwidth, Baseline, ModelBaseline, Quiet
 from rayhost.baseline.spread import Spread
 from rayhost.baseline.tasks import PROMPT
 
@@ -28,13 +28,19 @@ def host_lines(baseline: Baseline) -> list[str]:
         f"instruction sets: {', '.join(cpu.flags) or 'none of those that matter'}",
         *(read_line(read) for read in baseline.memory),
     ]
-    quiet = baseline.quiet
-    if max(quiet.others, quiet.stolen) >= NOISY:
-        lines.append(
-            f"the machine was not quiet: other processes took {quiet.others:.0%} of its CPU time, "
-            f"other machines {quiet.stolen:.0%}; take these figures as lower bounds"
-        )
+    if told := noise(baseline.quiet):
+        lines.append(told)
     return lines
+
+
+def noise(quiet: Quiet) -> str | None:
+    """Return what to say of a machine that did other work meanwhile."""
+    if max(quiet.others, quiet.stolen) < NOISY:
+        return None
+    return (
+        f"the machine was not quiet: other processes took {quiet.others:.0%} of its CPU time, "
+        f"other machines {quiet.stolen:.0%}; measure again when it is"
+    )
 
 
 def read_line(read: Bandwidth) -> str:

@@ -5,6 +5,7 @@ killed at any byte leaves nothing that loads. Any process may read; pulls lock e
 
     ROOT/models/NAME/manifest.json   what is stored, from where
     ROOT/models/NAME/HASH.gguf       the bytes
+    ROOT/models/NAME/variants/       the same model in other weights, made on this machine
     ROOT/partial/NAME/               a pull that is going on, or one that died
     ROOT/locks/NAME                  held by the pull
 """
@@ -13,7 +14,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,6 +191,51 @@ class Store:
                 raise RayhostError(f"{name}: not in the store, which has {stored}")
             (folder / "manifest.json").unlink(missing_ok=True)  # first: a half removal is invisible
             shutil.rmtree(folder)
+
+    @contextmanager
+    def workplace(self, name: str, room: int) -> Iterator[Path]:
+        """Yield an empty folder for `room` bytes of files made of a model, removed afterwards.
+
+        Raises RayhostError if somebody else has it, or the disk is too full. What a killed process
+        leaves there goes with the next pull.
+        """
+        made_of = f"tune@{check_name(name)}"  # no model can have that name
+        with exclusive_if_free(self._lock(made_of)) as free:
+            if not free:
+                raise RayhostError(f"{name}: is being tuned by another process")
+            folder = self._partial / made_of
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            try:
+                self._room_for(name)(room)
+                yield folder
+            finally:
+                shutil.rmtree(folder)
+
+    def keep_variant(self, name: str, path: Path) -> str:
+        """Move a file made of a model beside it, in place of another variant; return its name."""
+        folder = self._variants(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{_hash(path, quiet)[:16]}.gguf"
+        commit_file(path, target)
+        for old in folder.glob("*.gguf"):
+            if old != target:
+                old.unlink()  # a worker that has it mapped keeps it until it ends
+        return target.name
+
+    def variant(self, name: str, file: str) -> Path | None:
+        """Return the variant of a model that `keep_variant` named, or None if it is gone."""
+        path = self._variants(name) / file
+        return path if re.fullmatch(r"[0-9a-f]+\.gguf", file) and path.is_file() else None
+
+    def remove_variants(self, name: str) -> None:
+        """Remove what `keep_variant` kept; nothing there is fine."""
+        folder = self._variants(name)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+    def _variants(self, name: str) -> Path:
+        return self._models / check_name(name) / "variants"
 
     def _lock(self, name: str) -> Path:
         return self.root / "locks" / name

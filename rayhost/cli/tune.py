@@ -1,0 +1,106 @@
+"""`rayhost tune`: find the fastest file and settings for this machine, and have them served."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+class Goal(StrEnum):
+    """What tuning makes as good as it can."""
+
+    THROUGHPUT = "throughput"
+    LATENCY = "latency"
+    MEMORY = "memory"
+
+
+def tune(
+    target: Annotated[str, typer.Argument(metavar="MODEL", help="A known name or a source.")],
+    *,
+    goal: Annotated[Goal, typer.Option("--for", help="What to tune for.")] = Goal.THROUGHPUT,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|SOURCE", help="A file of the model with more precision, to quantize."
+        ),
+    ] = None,
+    sequences: Annotated[int, typer.Option(min=1, max=64, help="Requests decoded together.")] = 8,
+    depth: Annotated[
+        int, typer.Option(min=0, max=65536, help="Tokens of history that a request has.")
+    ] = 256,
+    max_divergence: Annotated[
+        float, typer.Option(min=0, help="Most KL divergence from the source, in nats.")
+    ] = 0.10,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of equal most likely tokens.")
+    ] = 0.80,
+    max_perplexity: Annotated[
+        float, typer.Option(min=0, help="Most perplexity, as a ratio to the source's.")
+    ] = 1.10,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Measure and show; serve what is served now.")
+    ] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Forget what was chosen and remove its file.")
+    ] = False,
+) -> None:
+    """Search weights and settings for a goal, within limits of quality; `serve` then uses them."""
+    from rayhost.baseline import calibration, cpu
+    from rayhost.baseline.quiet import Watch
+    from rayhost.baseline.report import noise
+    from rayhost.cli.locate import fetched
+    from rayhost.cli.working import working
+    from rayhost.models.gguf import read_info
+    from rayhost.models.store import Store, default_root
+    from rayhost.tuning import report, search
+    from rayhost.tuning.quality import Limits
+    from rayhost.tuning.trials import Trials
+    from rayhost.tuning.tune import Search, warning
+
+    store = Store(default_root())
+    model = fetched(target, store)
+    host = cpu.host()
+    records = calibration.Calibrations(store.root, host)
+    if undo:
+        there = records.forget_tuned(model.name)
+        store.remove_variants(model.name)
+        typer.echo(f"{model.name}: {'back to the file as it is' if there else 'was not tuned'}")
+        return
+    better = fetched(source, store) if source else model
+    if told := warning(read_info(better.path).quantization):
+        typer.echo(f"rayhost: warning: {told}", err=True)
+    watch = Watch()
+    with store.workplace(model.name, 4 * better.size_bytes) as folder:
+        with working("rayhost tune") as progress:
+            found = Search(
+                bench=Trials(host, sequences, depth),
+                goal=goal.value,
+                limits=Limits(max_divergence, min_agreement, max_perplexity),
+                served=model.path,
+                reference=better.path,
+                folder=folder,
+                report=progress,
+            ).run(search.axes(host.cores, host.cpus))
+        Console().print(report.render(found, goal.value, sequences, depth), highlight=False)
+        if told := noise(watch.read()):
+            typer.echo(told)
+        variant = None
+        if not dry_run:
+            variant = store.keep_variant(model.name, found.path) if found.path else None
+        records.save_tuned(
+            model.name,
+            calibration.Tuned(
+                identity=calibration.identity(model),
+                goal=goal.value,
+                sequences=sequences,
+                gain=found.gain.median if found.gain else 1.0,
+                settings=found.settings,
+                variant=variant,
+                label=found.weights.label if found.weights else "as it is",
+                taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                applied=not dry_run,
+            ),
+        )
+    typer.echo("nothing was changed" if dry_run else f"{model.name}: `rayhost serve` uses this now")

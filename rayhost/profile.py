@@ -90,13 +90,19 @@ class Kv(Section, frozen=True):
     """How the KV cache is held."""
 
     type: Annotated[
-        Literal["f16", "q8_0"],
-        Meta(description="Precision of a cell; q8_0 takes half the memory and prefills slower."),
-    ] = "f16"
+        Literal["auto", "f16", "q8_0"],
+        Meta(
+            description="Precision of a cell; q8_0 takes half the memory and prefills slower; "
+            "auto: as tuned, else f16."
+        ),
+    ] = "auto"
     layout: Annotated[
-        Literal["split", "unified"],
-        Meta(description="One stream per sequence (split), or one shared by all (unified)."),
-    ] = "split"
+        Literal["auto", "split", "unified"],
+        Meta(
+            description="One stream per sequence (split), or one shared by all (unified); "
+            "auto: as tuned, else split."
+        ),
+    ] = "auto"
 
 
 class ModelProfile(Section, frozen=True):
@@ -111,7 +117,11 @@ class ModelProfile(Section, frozen=True):
         ),
     ] = None
     sha256: Annotated[
-        Sha256 | None, Meta(description="Digest the model file must have, in lower-case hex.")
+        Sha256 | None,
+        Meta(
+            description="Digest the model file must have, in lower-case hex; "
+            "then no tuned file is served in its place."
+        ),
     ] = None
     aliases: Annotated[
         tuple[Alias, ...], Meta(max_length=64, description="Other names the model answers to.")
@@ -128,7 +138,7 @@ class ModelProfile(Section, frozen=True):
     ] = 512
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=512)] | Literal["auto"],
-        Meta(description="Compute threads; auto: one for each of the worker's CPUs."),
+        Meta(description="Compute threads; auto: as tuned, else one for each of its cores."),
     ] = "auto"
     cpus: Annotated[
         Annotated[tuple[Cpu, ...], Meta(min_length=1, max_length=512)] | Literal["auto"],

@@ -32,7 +32,7 @@ def test_a_name_is_enough() -> None:
     loaded = profile.parse(b'{"models": [{"name": "a"}]}', "p.json")
     model = loaded.models[0]
     assert (model.context, model.concurrency, model.batch) == (2048, 8, 512)
-    assert (model.threads, model.cpus, model.kv) == ("auto", "auto", Kv("f16", "split"))
+    assert (model.threads, model.cpus, model.kv) == ("auto", "auto", Kv("auto", "auto"))
     assert (loaded.listen.host, loaded.listen.port) == ("127.0.0.1", 8080)
     assert (loaded.limits.body_bytes, loaded.limits.queue, loaded.limits.drain_s) == (
         1 << 20,
@@ -108,7 +108,7 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             one_model(kv={"type": "q4"}),
-            'models[0].kv.type: "q4" is not valid; expected "f16" or "q8_0"',
+            'models[0].kv.type: "q4" is not valid; expected "auto" or "f16" or "q8_0"',
         ),
         (
             one_model(kv=None),

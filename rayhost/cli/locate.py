@@ -12,8 +12,8 @@ from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import ModelProfile
 
 
-def locate(model: ModelProfile, base: Path) -> Path | RayhostError:
-    """Return the model's file, pulled if it must be, or why there is none.
+def locate(model: ModelProfile, base: Path) -> StoredModel | RayhostError:
+    """Return the model with its file, pulled if it must be, or why there is none.
 
     `base` is the folder that relative `file:` sources start from.
     """
@@ -27,7 +27,7 @@ def locate(model: ModelProfile, base: Path) -> Path | RayhostError:
                 stored = store.pull(want.name, want.source, sha256, progress)
     except RayhostError as error:
         return error
-    return stored.path
+    return stored
 
 
 def fetched(target: str, store: Store) -> StoredModel:

@@ -55,27 +55,40 @@ def serve(
 
 def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | RayhostError":
     """Return what the model's worker is to load, or why it cannot. Raises for bad CPUs."""
+    import structlog
+
+    from rayhost.baseline import cpu
+    from rayhost.baseline.calibration import Calibrations
+    from rayhost.cli.calibrated import calibrated
     from rayhost.cli.locate import locate
     from rayhost.ipc.messages import Load
+    from rayhost.models.store import Store, default_root
     from rayhost.supervisor import pinning
 
     allowed = pinning.allowed_cpus()
     cpus, threads = pinning.place(
         model.name, model.cpus, model.threads, allowed=allowed, core_of=pinning.cores(allowed)
     )
-    path = locate(model, base)
-    if isinstance(path, RayhostError):
-        return path
+    stored = locate(model, base)
+    if isinstance(stored, RayhostError):
+        return stored
+    store = Store(default_root())
+    choice = calibrated(model, stored, store, Calibrations(store.root, cpu.host()))
+    if choice.advice:
+        structlog.get_logger("rayhost.serve").info("not tuned", advice=choice.advice)
+    settings = choice.settings
     return Load(
         name=model.name,
-        path=str(path),
+        path=str(choice.path),
         context=model.context,
         concurrency=model.concurrency,
         batch=model.batch,
-        threads=threads,
+        threads=settings.threads or threads,
         cpus=cpus,
-        kv_type=model.kv.type,
-        kv_layout=model.kv.layout,
+        kv_type=settings.kv_type,
+        kv_layout=settings.kv_layout,
         inter_token_ms=model.inter_token_ms,
         log_format=style.value,
+        ubatch=settings.ubatch,
+        flash_attention=settings.flash_attention,
     )

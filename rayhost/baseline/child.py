@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import IO, Any, TypeVar
 
 import msgspec
@@ -36,7 +36,7 @@ def run(
     last: type[msgspec.Struct],
     refusal: type[msgspec.Struct],
     timeout_s: float,
-) -> Iterator[_Answer]:
+) -> Generator[_Answer, None, None]:
     """Run `python -m module` on a task and yield its answers, the `last` one included.
 
     `answers` decodes the union of what may come. Raises ChildFailed when a `refusal` comes, whose

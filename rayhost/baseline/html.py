@@ -18,7 +18,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
   max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin-top: 2.2rem }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 1rem }
-figure { margin: 0; border: 1px solid var(--faint); border-radius: 8px; padding: .8rem }
+figure { margin: 0; max-width: 580px; border: 1px solid var(--faint); border-radius: 8px;
+  padding: .8rem }
 figcaption { font-weight: 600 } svg { width: 100%; height: auto }
 .small { font-size: 11px; fill: var(--ink) }
 .middle { text-anchor: middle } .end { text-anchor: end }

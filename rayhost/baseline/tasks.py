@@ -26,7 +26,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Measure(msgspec.Struct, frozen=True, tag="measure"):
-    """Load a model and time the points in order; start none after `deadline_s`."""
+    """Load a model and time the points in order; after `deadline_s` start none but the first."""
 
     load: Load
     points: tuple[Point, ...]

@@ -19,7 +19,9 @@ def locate(model: ModelProfile, base: Path) -> StoredModel | RayhostError:
     """
     try:
         store = Store(default_root())
-        want = wanted(model.source or model.name, None, store)
+        # Two sources may suggest one name to be stored under; a profile's names are all different.
+        own = model.name.lower() if ":" in (model.source or "") else None
+        want = wanted(model.source or model.name, own, store)
         sha256 = model.sha256 or want.sha256
         stored = store.resolve(want.name, want.source, sha256, base)
         if stored is None:

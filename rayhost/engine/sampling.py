@@ -69,10 +69,11 @@ class Sampler:
         weights /= min(max(options.temperature, _COLDEST), _HOTTEST)
         np.exp(weights, out=weights)  # the most likely token weighs 1
         draw = uniform(options.seed, len(run.tokens))
-        if options.top_k == 0 and options.top_p == 1.0 and options.min_p == 0.0:
+        top_k = options.top_k if options.top_k < len(row) else 0  # all of them: nothing to sort for
+        if top_k == 0 and options.top_p == 1.0 and options.min_p == 0.0:
             cumulative = np.cumsum(weights, dtype=np.float64, out=self._cumulative)
             return _pick(cumulative, draw)
-        kept = shortlist(weights, options.top_k, options.top_p, options.min_p)
+        kept = shortlist(weights, top_k, options.top_p, options.min_p)
         return int(kept[_pick(np.cumsum(weights[kept], dtype=np.float64), draw)])
 
 

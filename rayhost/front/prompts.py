@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rayhost.errors import ApiError, ContextLengthExceeded, InvalidRequest, WorkerLost
 from rayhost.front.request import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, unpack_tokens
+from rayhost.ipc.messages import Cancel, Message, Prepare, Prepared, Rejected, unpack_tokens
 
 ATTEMPTS = 2  # a prompt over which this many workers died is not given to another
 
@@ -81,6 +81,9 @@ class Prompts:
         try:
             outlet.send(number, prepare)
             return await future
+        except asyncio.CancelledError:  # the client left: others wait behind this prompt
+            outlet.send(number, Cancel())
+            raise
         finally:
             del self._asked[number]
 

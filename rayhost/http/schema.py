@@ -12,6 +12,7 @@ from rayhost.errors import InvalidRequest
 from rayhost.ipc.messages import Sampling
 
 MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 1024  # matching costs the square of what a stop string holds back
 INT32_MAX = 2**31 - 1
 
 
@@ -132,7 +133,7 @@ def sampling_of(body: GenerationBody) -> Sampling:
 
 
 def stops_of(body: GenerationBody) -> tuple[str, ...]:
-    """Return the stop strings. Raises InvalidRequest for an empty one or too many."""
+    """Return the stop strings. Raises InvalidRequest for too many, an empty or a long one."""
     stops = (body.stop,) if isinstance(body.stop, str) else body.stop
     if len(stops) > MAX_STOPS:
         raise InvalidRequest(
@@ -140,6 +141,12 @@ def stops_of(body: GenerationBody) -> tuple[str, ...]:
         )
     if "" in stops:
         raise InvalidRequest("stop: a stop string must not be empty", param="stop")
+    longest = max(map(len, stops), default=0)
+    if longest > MAX_STOP_CHARACTERS:
+        raise InvalidRequest(
+            f"stop: a stop string has at most {MAX_STOP_CHARACTERS} characters, not {longest}",
+            param="stop",
+        )
     return stops
 
 

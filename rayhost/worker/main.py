@@ -22,10 +22,10 @@ import structlog
 from rayhost import clock, logs
 from rayhost.engine.base import Facts, LoadError
 from rayhost.ipc.channel import ChildFds, End, Receiver, attach
-from rayhost.ipc.messages import Load, LoadFailed, Prepare, Ready, decode
+from rayhost.ipc.messages import Cancel, Load, LoadFailed, Prepare, Ready, decode
 from rayhost.worker.loop import Inbox, StepLoop
 from rayhost.worker.outbox import Outbox
-from rayhost.worker.prepare import PrepareQueue, prepare_forever
+from rayhost.worker.prepare import Prompts, prepare_forever
 
 _PR_SET_PDEATHSIG = 1
 _FRAMES_AT_ONCE = 256
@@ -87,7 +87,7 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
     outbox.send(0, _ready(engine.facts, (clock.now_ns() - began) / 1e6))
     outbox.flush()
     steps: Inbox = queue.SimpleQueue()
-    prompts: PrepareQueue = queue.SimpleQueue()
+    prompts = Prompts()
     context = contextvars.copy_context()  # the log's fixed fields, which other threads do not see
     threading.excepthook = lambda failure: context.copy().run(_end_process, *failure[:3])
     _thread("text", prepare_forever, engine.codec, prompts, outbox)
@@ -116,7 +116,7 @@ def _ready(facts: Facts, load_ms: float) -> Ready:
     )
 
 
-def _read_forever(receiver: Receiver, steps: Inbox, prompts: PrepareQueue) -> None:
+def _read_forever(receiver: Receiver, steps: Inbox, prompts: Prompts) -> None:
     """Take every frame to the thread it is for."""
     poll = select.poll()
     poll.register(receiver.data_fd, select.POLLIN)
@@ -125,8 +125,8 @@ def _read_forever(receiver: Receiver, steps: Inbox, prompts: PrepareQueue) -> No
         for kind, request_id, payload in receiver.receive(_FRAMES_AT_ONCE):
             message = decode(kind, payload)
             if isinstance(message, Prepare):
-                prompts.put((request_id, message))
-            else:
+                prompts.put(request_id, message)
+            elif not (isinstance(message, Cancel) and prompts.drop(request_id)):
                 steps.put((request_id, message))
 
 

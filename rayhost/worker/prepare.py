@@ -9,13 +9,41 @@ from rayhost.engine.base import Codec, PromptError
 from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, pack_tokens
 from rayhost.worker.outbox import Outbox
 
-PrepareQueue = queue.SimpleQueue[tuple[int, Prepare]]
+
+class Prompts:
+    """Prompts between the thread that reads messages and the text thread, in order of arrival.
+
+    A prompt that was dropped before its turn costs nothing: a client that sends long ones and
+    leaves keeps nobody waiting.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[int, Prepare]] = queue.SimpleQueue()
+        self._wanted: set[int] = set()
+
+    def put(self, request_id: int, prepare: Prepare) -> None:
+        """Queue a prompt."""
+        self._wanted.add(request_id)
+        self._queue.put((request_id, prepare))
+
+    def drop(self, request_id: int) -> bool:
+        """Forget a prompt. Return False for an id that does not wait here."""
+        waits = request_id in self._wanted
+        self._wanted.discard(request_id)
+        return waits
+
+    def take(self) -> tuple[int, Prepare]:
+        """Return the next prompt that is still wanted; sleeps until there is one."""
+        while True:
+            request_id, prepare = self._queue.get()
+            if self.drop(request_id):
+                return request_id, prepare
 
 
-def prepare_forever(codec: Codec, inbox: PrepareQueue, outbox: Outbox) -> None:
+def prepare_forever(codec: Codec, prompts: Prompts, outbox: Outbox) -> None:
     """Answer every Prepare with Prepared or Rejected. Runs until the process ends."""
     while True:
-        request_id, prepare = inbox.get()
+        request_id, prepare = prompts.take()
         outbox.send(request_id, answer(codec, prepare))
         outbox.flush_all()  # a long prompt's tokens may be larger than the ring
 

@@ -323,6 +323,7 @@ async def test_cancelling_while_the_prompt_is_read_leaves_nothing() -> None:
     submitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await submitting
+    assert worker.cancelled == worker.asked[:1], "others wait behind a prompt that nobody wants"
     worker.prepared(worker.asked[0], 1, 2)
     worker.die()
     assert lane.idle.is_set()

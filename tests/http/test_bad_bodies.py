@@ -79,6 +79,7 @@ BAD_OF_BOTH: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"stop": ""}, "invalid_value", "stop", "not be empty"),
     ({"stop": ["a", ""]}, "invalid_value", "stop", "not be empty"),
     ({"stop": ["a"] * 17}, "invalid_value", "stop", "at most 16"),
+    ({"stop": "a" * 1025}, "invalid_value", "stop", "at most 1024 characters"),
     ({"stop": ["a", 1]}, "invalid_type", "stop[1]", "expected `str`, got `int`"),
     ({"stream": "yes"}, "invalid_type", "stream", "expected `bool`, got `str`"),
     ({"stream_options": {}}, "invalid_value", "stream_options", "stream true"),

@@ -1,7 +1,6 @@
 """A prompt becomes tokens, or a refusal that names the field at fault."""
 
 import os
-import queue
 import select
 import threading
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from rayhost.engine.base import PromptError
 from rayhost.ipc.channel import Frame, attach, create
 from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, decode, pack_tokens
 from rayhost.worker.outbox import Outbox
-from rayhost.worker.prepare import PrepareQueue, answer, prepare_forever
+from rayhost.worker.prepare import Prompts, answer, prepare_forever
 from tests.worker.fake_engine import FakeCodec
 
 HELLO = ({"role": "user", "content": "hello"},)
@@ -61,7 +60,7 @@ def test_a_refusal_names_the_field(prepare: Prepare, expected: Message) -> None:
 def test_tokens_that_no_ring_could_hold_arrive_though_nobody_else_flushes() -> None:
     front, child = create(os.getpid(), ring_bytes=4096)
     worker = attach(child)
-    inbox: PrepareQueue = queue.SimpleQueue()
+    inbox = Prompts()
     thread = threading.Thread(
         target=prepare_forever, args=(Codec(), inbox, Outbox(worker.sender)), daemon=True
     )
@@ -69,7 +68,7 @@ def test_tokens_that_no_ring_could_hold_arrive_though_nobody_else_flushes() -> N
     poll = select.poll()
     poll.register(front.receiver.data_fd, select.POLLIN)
     for request_id, text in enumerate(("a" * 20_000, "b", "c" * 5_000)):
-        inbox.put((request_id, Prepare(None, text)))
+        inbox.put(request_id, Prepare(None, text))
         frames: list[Frame] = []
         while not frames:
             assert poll.poll(30_000), "the text thread is silent"
@@ -77,3 +76,14 @@ def test_tokens_that_no_ring_could_hold_arrive_though_nobody_else_flushes() -> N
         assert [(frame.request_id, decode(frame.kind, frame.payload)) for frame in frames] == [
             (request_id, Prepared(pack_tokens([ord(character) for character in text])))
         ]
+
+
+def test_a_prompt_whose_client_left_is_never_read() -> None:
+    prompts = Prompts()
+    for number in (1, 2, 3):
+        prompts.put(number, Prepare(None, "a" * number))
+    assert prompts.drop(1)
+    assert prompts.drop(2)
+    assert not prompts.drop(2)
+    assert prompts.take() == (3, Prepare(None, "aaa"))
+    assert not prompts.drop(3), "it is being read: too late"

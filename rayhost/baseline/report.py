@@ -83,7 +83,8 @@ def model_lines(model: ModelBaseline) -> list[str]:
 def table(model: ModelBaseline) -> Table:
     """Return every row that was timed."""
     view = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "depth", "batch", "threads", "KV", "tokens/s", "step ms", "runs"):
+    # Narrow enough for 80 columns: the step is the rate again, so it goes without its spread.
+    for name in ("", "depth", "batch", "thr.", "KV", "tokens/s", "step ms", "runs"):
         view.add_column(name, justify="left" if name in {"", "KV"} else "right", no_wrap=True)
     for row in sorted(
         model.rows, key=lambda row: (row.kind, row.depth, row.sequences, row.threads, row.kv_layout)
@@ -91,11 +92,11 @@ def table(model: ModelBaseline) -> Table:
         view.add_row(
             row.kind,
             f"{row.depth:,}",
-            f"{row.sequences}" if row.kind == "generate" else f"{PROMPT} tokens",
+            f"{row.sequences}" if row.kind == "generate" else "",
             f"{row.threads}",
             row.kv_layout,
             rate(row.tokens_s),
-            rate(row.step_ms, 1, 1),
+            f"{row.step_ms.median:,.1f}",
             f"{row.tokens_s.runs}",
         )
     return view
@@ -106,5 +107,11 @@ def render(baseline: Baseline) -> RenderableType:
     parts: list[RenderableType] = [Text(line) for line in host_lines(baseline)]
     for model in baseline.models:
         parts += [Text(), *(Text(line) for line in model_lines(model)), table(model)]
-    parts += [Text(), Text(f"median (quartiles) of repeated runs; {baseline.seconds:.0f} s in all")]
+    parts += [
+        Text(),
+        Text(
+            f"median (quartiles) of repeated runs; prefill is of {PROMPT} tokens; "
+            f"{baseline.seconds:.0f} s in all"
+        ),
+    ]
     return Group(*parts)

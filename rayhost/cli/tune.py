@@ -81,6 +81,7 @@ def tune(
                 served=model.path,
                 reference=better.path,
                 folder=folder,
+                weights=search.WEIGHTS,
                 report=progress,
             ).run(search.axes(host.cores, host.cpus))
         Console().print(report.render(found, goal.value, sequences, depth), highlight=False)

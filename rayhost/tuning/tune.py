@@ -80,8 +80,8 @@ class Search:
     served: Path  # the file that is served now: what speed is compared with
     reference: Path  # what candidates are made of and judged by
     folder: Path
+    weights: tuple[Weights, ...]
     report: Report
-    weights: tuple[Weights, ...] = search.WEIGHTS
     _tried: list[Tried] = field(default_factory=list)
     _paths: dict[Weights | None, Path] = field(default_factory=dict)
 

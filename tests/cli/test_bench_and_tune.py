@@ -1,0 +1,97 @@
+"""`rayhost bench` and `rayhost tune` on a tiny model, in real processes."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from rayhost.baseline import bench, cpu, sweep
+from rayhost.baseline.calibration import Calibrations, identity
+from rayhost.baseline.records import Baseline
+from rayhost.baseline.sweep import Effort
+from rayhost.cli.main import app
+from rayhost.models.store import Store, StoredModel
+from rayhost.tuning import search, trials
+from rayhost.tuning.search import Weights
+
+LIGHT = ("--sequences", "2", "--depth", "32")
+LOOSE = ("--max-divergence", "9", "--min-agreement", "0", "--max-perplexity", "99")
+
+
+@pytest.fixture
+def tiny(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoredModel:
+    """A store of its own and little to measure."""
+    monkeypatch.setenv("RAYHOST_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sweep, "QUICK", Effort(30.0, 0.01, (1, 2), 64, every_thread_count=False))
+    monkeypatch.setattr(bench, "LARGEST_READ", 8 << 20)
+    monkeypatch.setattr(bench, "READ_S", 0.02)
+    monkeypatch.setattr(trials, "POINT_S", 0.01)
+    monkeypatch.setattr(search, "WEIGHTS", (Weights("Q8_0"),))
+    return StoredModel("tiny", tiny_model, f"file:{tiny_model}", None, 1)
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def records(tmp_path: Path) -> Calibrations:
+    return Calibrations(tmp_path / "home", cpu.host())
+
+
+def test_bench_prints_json_writes_a_page_and_keeps_the_calibration(
+    tiny: StoredModel, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    result = run("bench", "--quick", "--json", "--html", str(page), tiny.source)
+    found = msgspec.json.decode(result.stdout, type=Baseline)
+    assert [model.name for model in found.models] == ["tiny"]
+    assert found.models[0].identity == identity(tiny)
+    assert page.read_text().startswith("<!doctype html>")
+    assert records(tmp_path).baseline(tiny) == found
+    assert "rayhost bench: tiny: " in result.stderr
+
+
+def test_bench_prints_a_table(tiny: StoredModel) -> None:
+    result = run("bench", "--quick", tiny.source)
+    assert "memory read, 1 thread" in result.stdout
+    rows = [line for line in result.stdout.splitlines() if line.startswith("generate ")]
+    assert len(rows) == 8
+    assert not any("…" in row for row in rows)  # at the 80 columns of a small terminal
+
+
+def test_bench_refuses_a_page_it_cannot_write_before_it_measures(
+    tiny: StoredModel, tmp_path: Path
+) -> None:
+    result = CliRunner().invoke(app, ["bench", "--html", str(tmp_path / "no" / "p.html")])
+    assert result.exit_code == 1
+    assert "there is no folder" in result.stderr
+
+
+def test_tune_keeps_what_it_chose_and_undo_forgets_it(tiny: StoredModel, tmp_path: Path) -> None:
+    store = Store(tmp_path / "home")
+    result = run(
+        "tune", tiny.source, "--for", "memory", "--sequences", "2", "--depth", "32", *LOOSE
+    )
+    tuned = records(tmp_path).tuned(tiny)
+    assert tuned is not None
+    assert (tuned.applied, tuned.goal, tuned.sequences) == (True, "memory", 2)
+    assert (tuned.variant is None) == (tuned.label == "as it is")
+    if tuned.variant:
+        assert store.variant("tiny", tuned.variant) is not None
+    assert "warning" not in result.stderr  # f32 is as precise as can be
+    assert list((store.root / "partial").iterdir()) == []
+    assert "back to the file as it is" in run("tune", tiny.source, "--undo").stdout
+    assert records(tmp_path).tuned(tiny) is None
+    assert "was not tuned" in run("tune", tiny.source, "--undo").stdout
+
+
+def test_a_dry_run_keeps_only_what_it_is_worth(tiny: StoredModel, tmp_path: Path) -> None:
+    result = run("tune", tiny.source, "--dry-run", *LIGHT, *LOOSE)
+    assert result.stdout.endswith("nothing was changed\n")
+    tuned = records(tmp_path).tuned(tiny)
+    assert tuned is not None
+    assert (tuned.applied, tuned.variant) == (False, None)
+    assert not (tmp_path / "home" / "models" / "tiny" / "variants").exists()

@@ -82,8 +82,24 @@ class BodyTooLarge(ApiError):
     code = "request_too_large"
 
 
+class Unauthorized(ApiError):
+    """401: no API key, or none that is known here."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class RateLimited(ApiError):
+    """429: this key is over one of its limits; come back after `retry_after`."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
 class QueueFull(ApiError):
-    """429: the model's queue is at its bound; come back after `retry_after`."""
+    """429: the queue is full, and this key's share of it used up; come back after `retry_after`."""
 
     status = 429
     type = "rate_limit_error"
@@ -96,6 +112,19 @@ class Unavailable(ApiError):
     status = 503
     type = "server_error"
     code = "unavailable"
+
+
+class Overloaded(Unavailable):
+    """503: the box has more work than it can do in time; come back after `retry_after`."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(ApiError):
+    """504: the time that the client gave is over, or too short for what is left to do."""
+
+    status = 504
+    code = "deadline_exceeded"
 
 
 class WorkerLost(ApiError):

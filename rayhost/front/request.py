@@ -5,6 +5,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Literal, Protocol
 
 from rayhost.ipc.messages import Sampling
@@ -34,6 +35,25 @@ class TokenPrompt:
 Prompt = ChatPrompt | TextPrompt | TokenPrompt
 
 
+class Priority(IntEnum):
+    """Who is served first: a lower number goes before a higher one."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+    BATCH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a request is served. They change when its answer comes, never the answer."""
+
+    key: str = ""  # id of the API key; empty without keys
+    weight: float = 1.0  # share of this key beside others of the same priority
+    priority: Priority = Priority.NORMAL
+    timeout_ms: int | None = None  # from arrival to the last token; None: as long as it takes
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One generation, as validated by `http`. `max_tokens` None means up to the context's end."""
@@ -44,6 +64,15 @@ class GenerateRequest:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
+    terms: Terms = Terms()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run that has no text yet stands."""
+
+    position: int  # requests that start before it; 0 once it is started
+    estimate_s: float | None  # until it starts, as far as measured speeds tell
 
 
 @dataclass(frozen=True, slots=True)

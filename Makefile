@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test bench lint format schema constraints clean
+.PHONY: help setup dev serve test bench lint format schema metrics constraints clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ format: dev ## Rewrite the sources in the house style
 
 schema: dev ## Write profiles/schema.json anew from the code
 	$(BIN)/rayhost check --schema >.schema.new && mv .schema.new profiles/schema.json
+
+metrics: dev ## Write docs/metrics.md anew from the code
+	$(BIN)/python -m rayhost.metrics_page >.metrics.new && mv .metrics.new docs/metrics.md
 
 constraints: ## Pin in constraints.txt the newest versions that pyproject.toml allows
 	deploy/constraints.sh

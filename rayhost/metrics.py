@@ -1,11 +1,10 @@
-"""Prometheus metrics of one front. A leaf; read by `GET /metrics`.
+"""Prometheus metrics of one front. A leaf; read by `GET /metrics`, documented in docs/metrics.md.
 
-Labels are bounded: models come from the profile, outcomes are finish reasons and error codes.
-Worker figures are read from the status pages at scrape time, so they cost nothing between scrapes.
+Labels are bounded: models come from the profile, every other label has words of ours, never a
+client's. What a worker or the kernel counts is read at scrape time and costs nothing in between.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,23 +13,15 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+
+from rayhost.scrape import FrontCollector, FrontReading, WorkerCollector, WorkerReading
+
+__all__ = ["FrontReading", "Metrics", "WorkerReading"]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerReading:
-    """What a scrape says of one worker. Counters restart with the worker, as Prometheus expects."""
-
-    model: str
-    queued: int  # in the front
-    active: int  # sequences in the batch
-    kv_tokens: int
-    steps: int
-    step_seconds: float
-    decode_seconds: float  # of it inside llama_decode
+_GAP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0)
 
 
 class Metrics:
@@ -39,16 +30,38 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._requests = Counter(
-            "rayhost_requests", "Requests by how they ended.", ["model", "outcome"],
-            registry=self._registry,
+        self._requests = self._counter(
+            "requests", "Requests by how they ended: a finish reason or an error code.",
+            "model", "outcome",
         )  # fmt: skip
-        self._tokens = Counter(
-            "rayhost_tokens", "Tokens of requests that ended.", ["model", "kind"],
-            registry=self._registry,
+        self._tokens = self._counter(
+            "tokens", "Tokens of requests that ended: prompt, generated, or cached (an answer's "
+            "tokens that nothing was computed for).", "model", "kind",
+        )  # fmt: skip
+        self._refusals = self._counter(
+            "refusals", "Requests turned away before they became a run, by error code.",
+            "model", "reason",
+        )  # fmt: skip
+        self._degradations = self._counter(
+            "degradations", "Requests served with less than they asked for, by what was cut.",
+            "model", "reason",
+        )  # fmt: skip
+        self._cache = self._counter(
+            "cache_lookups", "Requests by what the result cache did: hit, miss, joined (an "
+            "identical request in flight), bypass.", "model", "outcome",
+        )  # fmt: skip
+        self._restarts = self._counter(
+            "worker_restarts", "Workers lost or replaced, by cause.", "model", "cause"
+        )
+        self._connections = self._counter(
+            "connections_closed", "Connections that the server ended, by reason: full, too slow, "
+            "malformed.", "reason",
         )  # fmt: skip
         self._queue = self._histogram("queue", "From arrival to the first step.")
         self._first = self._histogram("time_to_first_token", "From arrival to the first token.")
+        self._gap = self._histogram(
+            "inter_token", "Between two tokens of a request, as the front gets them.", _GAP_SECONDS
+        )
         self._total = self._histogram("request", "From arrival to the end.")
 
     def ended(
@@ -75,44 +88,63 @@ class Metrics:
             if at_ns:
                 histogram.labels(model).observe((at_ns - arrived_ns) / 1e9)
 
+    def answered_from_cache(self, model: str, outcome: str, tokens: int) -> None:
+        """Count a request whose answer, of so many tokens, was not computed for it."""
+        self._requests.labels(model, outcome).inc()
+        self._tokens.labels(model, "cached").inc(tokens)
+
+    def gap(self, model: str, gap_ns: int, tokens: int) -> None:
+        """Count the time between two steps of a request, of which the second had `tokens`."""
+        self._gap.labels(model).observe(gap_ns / tokens / 1e9)
+
     def refused(self, model: str, outcome: str) -> None:
         """Count a request that was turned away before it became a run."""
         self._requests.labels(model, outcome).inc()
+        self._refusals.labels(model, outcome).inc()
 
-    def watch(self, read: Callable[[], Iterable[WorkerReading]]) -> None:
-        """Show at every scrape what `read` returns."""
-        self._registry.register(_WorkerCollector(read))
+    def degraded(self, model: str, reason: str) -> None:
+        """Count a request that got less than it asked for."""
+        self._degradations.labels(model, reason).inc()
+
+    def cache(self, model: str, outcome: str) -> None:
+        """Count what the result cache did for a request: hit, miss, joined or bypass."""
+        self._cache.labels(model, outcome).inc()
+
+    def restarted(self, model: str, cause: str) -> None:
+        """Count a worker that was lost or replaced."""
+        self._restarts.labels(model, cause).inc()
+
+    def connection_closed(self, reason: str) -> None:
+        """Count a connection that the server ended because of what its client did."""
+        self._connections.labels(reason).inc()
+
+    def watch(
+        self,
+        workers: Callable[[], Iterable[WorkerReading]],
+        front: Callable[[], FrontReading] | None = None,
+    ) -> None:
+        """Show at every scrape what these return."""
+        self._registry.register(WorkerCollector(workers))
+        if front is not None:
+            self._registry.register(FrontCollector(front))
+
+    def families(self) -> Iterator[Metric]:
+        """Yield what a scrape shows of rayhost, without the process's own figures."""
+        return (one for one in self._registry.collect() if one.name.startswith("rayhost_"))
 
     def render(self) -> bytes:
         """Return the registry in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def _histogram(self, name: str, text: str) -> Histogram:
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return the registry in the format an Accept header asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"rayhost_{name}", text, labels, registry=self._registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = _SECONDS) -> Histogram:
         return Histogram(
-            f"rayhost_{name}_seconds", text, ["model"], buckets=_SECONDS, registry=self._registry
+            f"rayhost_{name}_seconds", text, ["model"], buckets=buckets, registry=self._registry
         )
-
-
-class _WorkerCollector(Collector):
-    def __init__(self, read: Callable[[], Iterable[WorkerReading]]) -> None:
-        self._read = read
-
-    def collect(self) -> Iterator[Metric]:
-        readings = list(self._read())
-        for kind, name, text, field in (
-            (GaugeMetricFamily, "rayhost_queued", "Requests waiting in the front.", "queued"),
-            (GaugeMetricFamily, "rayhost_active_sequences", "Sequences in the batch.", "active"),
-            (GaugeMetricFamily, "rayhost_kv_tokens", "KV cells in use.", "kv_tokens"),
-            (CounterMetricFamily, "rayhost_steps", "Engine steps.", "steps"),
-            (CounterMetricFamily, "rayhost_step_seconds", "Time in steps.", "step_seconds"),
-            (
-                CounterMetricFamily,
-                "rayhost_decode_seconds",
-                "Of the time in steps, inside llama_decode.",
-                "decode_seconds",
-            ),
-        ):
-            family = kind(name, text, labels=["model"])
-            for reading in readings:
-                family.add_metric([reading.model], getattr(reading, field))
-            yield family

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rayhost.metrics import Metrics, WorkerReading
+from rayhost.metrics import FrontReading, Metrics, WorkerReading
 
 MS = 1_000_000
 
@@ -13,7 +13,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, str], float]:
         (sample.name, ",".join(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(metrics.render().decode())
         for sample in family.samples
-        if sample.name.startswith("rayhost_")
+        if sample.name.startswith("rayhost_") and not sample.name.endswith("_created")
     }
 
 
@@ -81,6 +81,77 @@ def test_two_fronts_in_one_process_do_not_share_counts() -> None:
     metrics.refused("tiny", "queue_full")
     assert samples(metrics)["rayhost_requests_total", "tiny,queue_full"] == 1
     assert samples(Metrics()) == {}
+
+
+def test_a_refusal_is_a_request_and_has_its_reason() -> None:
+    metrics = Metrics()
+    metrics.refused("tiny", "queue_full")
+    assert samples(metrics) == {
+        ("rayhost_requests_total", "tiny,queue_full"): 1,
+        ("rayhost_refusals_total", "tiny,queue_full"): 1,
+    }
+
+
+def test_what_others_report_is_counted_by_its_label() -> None:
+    metrics = Metrics()
+    metrics.cache("tiny", "hit")
+    metrics.cache("tiny", "hit")
+    metrics.answered_from_cache("tiny", "stop", 5)
+    metrics.degraded("tiny", "max_tokens")
+    metrics.restarted("tiny", "killed")
+    metrics.connection_closed("head_timeout")
+    assert samples(metrics) == {
+        ("rayhost_cache_lookups_total", "tiny,hit"): 2,
+        ("rayhost_requests_total", "tiny,stop"): 1,
+        ("rayhost_tokens_total", "cached,tiny"): 5,
+        ("rayhost_degradations_total", "tiny,max_tokens"): 1,
+        ("rayhost_worker_restarts_total", "killed,tiny"): 1,
+        ("rayhost_connections_closed_total", "head_timeout"): 1,
+    }
+
+
+def test_the_gap_between_tokens_is_shared_by_the_tokens_of_a_step() -> None:
+    metrics = Metrics()
+    metrics.gap("tiny", 60 * MS, 2)
+    shown = samples(metrics)
+    assert shown["rayhost_inter_token_seconds_sum", "tiny"] == 0.03
+    assert shown["rayhost_inter_token_seconds_count", "tiny"] == 1
+
+
+def test_readings_by_label_and_the_front_are_shown() -> None:
+    metrics = Metrics()
+    reading = WorkerReading(
+        *("tiny", 3, 0, 0, 2, 0.0, 0.0),
+        prefill_tokens=40,
+        decode_tokens=8,
+        rss_bytes=1000,
+        queued_by_priority={"high": 1, "low": 2},
+        reused_tokens={"ram": 30},
+    )
+    idle = WorkerReading("dead", 0, 0, 0, 0, 0.0, 0.0)
+    metrics.watch(lambda: [reading, idle], lambda: FrontReading(2000, 5, 6, 7))
+    shown = samples(metrics)
+    assert shown["rayhost_queue_depth", "tiny,low"] == 2
+    assert shown["rayhost_reused_tokens_total", "tiny,ram"] == 30
+    assert shown["rayhost_step_tokens_total", "tiny,prefill"] == 40
+    assert shown["rayhost_step_tokens_total", "tiny,decode"] == 8
+    assert shown["rayhost_worker_rss_bytes", "tiny"] == 1000
+    assert ("rayhost_worker_rss_bytes", "dead") not in shown
+    assert shown["rayhost_front_rss_bytes", ""] == 2000
+    assert shown["rayhost_connections", ""] == 5
+    assert shown["rayhost_cache_bytes", ""] == 7
+
+
+def test_a_scraper_that_asks_for_openmetrics_gets_it() -> None:
+    metrics = Metrics()
+    end(metrics, "stop", started_ns=120 * MS, first_token_ns=180 * MS)
+    metrics.watch(lambda: [WorkerReading("tiny", 1, 2, 3, 4, 5.0, 4.5)])
+    body, content_type = metrics.expose("application/openmetrics-text; version=1.0.0, text/plain")
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert b"\n# TYPE rayhost_requests counter\n" in body
+    assert b'\nrayhost_steps_total{model="tiny"} 4.0\n' in body
+    assert body.endswith(b"\n# EOF\n")
+    assert metrics.expose("*/*")[1].startswith("text/plain")
 
 
 def test_the_process_itself_is_shown() -> None:

@@ -1,0 +1,127 @@
+"""What a scrape reads instead of counting: workers' status pages, the kernel. A leaf.
+
+Used by `metrics`, which shows the readings; `cli.service` and the keepers make them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReading:
+    """What a scrape says of one worker. Counters restart with the worker, as Prometheus expects."""
+
+    model: str
+    queued: int  # in the front
+    active: int  # sequences in the batch
+    kv_tokens: int
+    steps: int
+    step_seconds: float
+    decode_seconds: float  # of it inside llama_decode
+    kv_cells: int = 0  # what `kv_tokens` can grow to
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    rss_bytes: int = 0  # 0: no process
+    queued_by_priority: Mapping[str, int] = field(default_factory=dict)
+    reused_tokens: Mapping[str, int] = field(default_factory=dict)  # by where they came from
+
+
+@dataclass(frozen=True, slots=True)
+class FrontReading:
+    """What a scrape says of the front process."""
+
+    rss_bytes: int
+    connections: int
+    cache_entries: int = 0
+    cache_bytes: int = 0
+
+
+_Kind = type[GaugeMetricFamily] | type[CounterMetricFamily]
+_WORKER: tuple[tuple[_Kind, str, str, str], ...] = (
+    (GaugeMetricFamily, "queued", "Requests waiting in the front.", "queued"),
+    (GaugeMetricFamily, "active_sequences", "Sequences in the batch.", "active"),
+    (GaugeMetricFamily, "kv_tokens", "KV cells in use.", "kv_tokens"),
+    (GaugeMetricFamily, "kv_cells", "KV cells there are.", "kv_cells"),
+    (CounterMetricFamily, "steps", "Engine steps.", "steps"),
+    (CounterMetricFamily, "step_seconds", "Time in steps.", "step_seconds"),
+    (
+        CounterMetricFamily,
+        "decode_seconds",
+        "Of the time in steps, inside llama_decode.",
+        "decode_seconds",
+    ),
+)
+_WORKER_BY: tuple[tuple[_Kind, str, str, str, str], ...] = (
+    (
+        GaugeMetricFamily,
+        "queue_depth",
+        "Requests waiting in the front, by priority.",
+        "priority",
+        "queued_by_priority",
+    ),
+    (
+        CounterMetricFamily,
+        "reused_tokens",
+        "Prompt tokens that were not computed again, by where their KV cells came from.",
+        "source",
+        "reused_tokens",
+    ),
+)
+
+
+class WorkerCollector(Collector):
+    """Shows each worker's reading."""
+
+    def __init__(self, read: Callable[[], Iterable[WorkerReading]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Read, and yield a family for each figure."""
+        readings = list(self._read())
+        for kind, name, text, attribute in _WORKER:
+            family = kind(f"rayhost_{name}", text, labels=["model"])
+            for reading in readings:
+                family.add_metric([reading.model], getattr(reading, attribute))
+            yield family
+        for kind, name, text, label, attribute in _WORKER_BY:
+            family = kind(f"rayhost_{name}", text, labels=["model", label])
+            for reading in readings:
+                for value, count in getattr(reading, attribute).items():
+                    family.add_metric([reading.model, value], count)
+            yield family
+        batch = CounterMetricFamily(
+            "rayhost_step_tokens",
+            "Tokens computed in steps, prefill or decode; over rayhost_steps_total: the batch.",
+            labels=["model", "phase"],
+        )
+        memory = GaugeMetricFamily(
+            "rayhost_worker_rss_bytes", "Resident memory of a worker process.", labels=["model"]
+        )
+        for reading in readings:
+            batch.add_metric([reading.model, "prefill"], reading.prefill_tokens)
+            batch.add_metric([reading.model, "decode"], reading.decode_tokens)
+            if reading.rss_bytes:
+                memory.add_metric([reading.model], reading.rss_bytes)
+        yield batch
+        yield memory
+
+
+class FrontCollector(Collector):
+    """Shows the front's reading."""
+
+    def __init__(self, read: Callable[[], FrontReading]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Read, and yield a family for each figure."""
+        reading = self._read()
+        for name, text, value in (
+            ("front_rss_bytes", "Resident memory of the front process.", reading.rss_bytes),
+            ("connections", "Open client connections.", reading.connections),
+            ("cache_entries", "Answers in the result cache.", reading.cache_entries),
+            ("cache_bytes", "Bytes that the result cache holds.", reading.cache_bytes),
+        ):
+            yield GaugeMetricFamily(f"rayhost_{name}", text, value=value)

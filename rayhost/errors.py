@@ -98,6 +98,22 @@ class RateLimited(ApiError):
     code = "rate_limit_exceeded"
 
 
+class RequestTimeout(ApiError):
+    """408: the client did not send its request in time."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
+class HeadTooLarge(ApiError):
+    """431: the request line and headers are over the server's limit."""
+
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
+
+
 class QueueFull(ApiError):
     """429: the queue is full, and this key's share of it used up; come back after `retry_after`."""
 

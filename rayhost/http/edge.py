@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rayhost.errors import ApiError, MethodNotAllowed, NotFound
 from rayhost.http import sse
 from rayhost.http.connection import ClientGone
+from rayhost.http.envelope import envelope
 from rayhost.http.json import encode
 
 Headers = list[tuple[bytes, bytes]]
@@ -118,18 +119,10 @@ def _log_refused(
 async def _send_error(error: ApiError, extra: Headers, exchange: Exchange, send: Send) -> None:
     if exchange.ended:
         return
-    envelope = {
-        "error": {
-            "message": error.message,
-            "type": error.type,
-            "param": error.param,
-            "code": error.code,
-        }
-    }
     if exchange.started:  # only a stream ends apart from its start
-        await send({"type": "http.response.body", "body": sse.event(envelope)})
+        await send({"type": "http.response.body", "body": sse.event(envelope(error))})
         return
-    body = encode(envelope)
+    body = encode(envelope(error))
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

@@ -1,6 +1,7 @@
 """The HTTP server process shell: uvicorn on a socket of ours, with signals left to the caller."""
 
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -8,9 +9,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from rayhost.errors import RayhostError
+from rayhost.http.protocol import Bounds, Connection, State
+from rayhost.metrics import Metrics
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75  # longer than the upstream keep-alive of nginx (60 s), so that it closes first
+# What the kernel may hold of an answer that nobody reads. Left alone it grows to megabytes for each
+# connection, outside of every limit of ours; a stream of tokens needs a few kilobytes.
+SEND_BUFFER = 64 << 10
+SPARE_DESCRIPTORS = 256  # for all but connections: workers' channels, files, log, epoll
 FLUSH_S = 5  # for the last bytes of answers that ended, when the server goes down
 
 
@@ -27,6 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise RayhostError(f"cannot listen on {host}: not a host name") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted ones too
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)
@@ -47,15 +55,32 @@ def url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def room_for(connections: int) -> int:
+    """Let this process open so many connections; return how many it can, if the system allows less.
+
+    Without room, `accept` fails and the client waits for nothing instead of being told.
+    """
+    wanted = connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(connections, soft - SPARE_DESCRIPTORS))
+    return connections
+
+
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: going down is more than closing connections here."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, bounds: Bounds | None = None, metrics: Metrics | None = None
+    ) -> None:
+        """`metrics` counts the connections that were ended for what their client did."""
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -65,6 +90,19 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=FLUSH_S,
             )
         )
+        self._state = State(bounds or Bounds(), metrics or Metrics())
+        self.server_state = self._state
+
+    @property
+    def connections(self) -> int:
+        """Open client connections."""
+        return len(self._state.connections)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Each second, of uvicorn's ten ticks, end what is over time."""
+        if counter % 10 == 0:
+            self._state.sweep()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

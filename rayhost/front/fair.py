@@ -30,6 +30,7 @@ class Claim:
     priority: Priority
     prompt: int
     answer: int  # as expected
+    most: int  # that the answer may have
     deadline_ns: int | None = None
     charged: float = 0.0  # tokens, while or after it holds a sequence
 

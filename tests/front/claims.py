@@ -30,6 +30,7 @@ def waiter(
         priority=priority,
         prompt=prompt,
         answer=answer,
+        most=answer,
         deadline_ns=None if deadline_s is None else round(deadline_s * S),
     )
     return Waiter(claim, name)

@@ -29,6 +29,18 @@ def test_a_run_takes_its_prompt_and_its_answer() -> None:
     assert (speed.expected(77), speed.expected(20)) == (50, 20)
 
 
+def test_answers_of_one_length_are_never_worse_than_that_and_others_are() -> None:
+    speed = Speed()
+    assert speed.at_worst(77) == 77
+    for _ in range(50):
+        learn(speed, 10, 40, 1, 1)
+    assert speed.at_worst(77) == 40
+    for n in range(100):
+        learn(speed, 10, 60 if n % 2 else 20, 1, 1)
+    assert 70 <= speed.at_worst(1000) <= 90
+    assert speed.at_worst(50) == 50
+
+
 def test_the_recent_past_counts_most() -> None:
     speed = Speed()
     for decode_ns in [1000] * 50 + [9000] * 50:

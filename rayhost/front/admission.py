@@ -1,0 +1,221 @@
+"""Who may wait for a model, who must go, and who starts next. Pure: the lane tells it the time.
+
+Invariants: the queue stays within its bounds; a run gives up its place only to one of higher
+priority, or to one whose key holds less than its share; and while a sequence is free nobody is
+refused for an estimate, so a wrong estimate is always measured anew.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from rayhost.errors import ApiError, DeadlineExceeded, Overloaded, QueueFull
+from rayhost.front.drain_rate import DrainRate
+from rayhost.front.fair import Claim, FairQueue, Item, cost
+from rayhost.front.request import Priority, Standing
+from rayhost.front.speed import Speed
+
+# Runs that began together end together, so waits come in lumps: what is expected to end just in
+# time often ends late, and then all that was computed for it is lost.
+MARGIN = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much may wait for one model."""
+
+    runs: int
+    prompt_tokens: int = 1 << 62
+    wait_s: float = float("inf")  # expected; does not bind the priority `batch`
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Generic[Item]):
+    """A waiting run that must go, and why."""
+
+    item: Item
+    error: ApiError
+
+
+class Admission(Generic[Item]):
+    """The queue of a model. `started` is what its worker was given, in the order it was.
+
+    `sequences` of those are computed together; the lane keeps it up to date.
+    """
+
+    def __init__(self, bounds: Bounds, sequences: int) -> None:
+        self.queue: FairQueue[Item] = FairQueue()
+        self.speed = Speed()
+        self.rate = DrainRate()
+        self._bounds = bounds
+        self.sequences = sequences
+        self._reading: Counter[tuple[Priority, str]] = Counter()
+
+    # Coming.
+
+    def read(self, claim: Claim, idle: int) -> None:
+        """A request comes whose prompt is yet to be read; `idle` sequences are free.
+
+        Raises QueueFull or Overloaded where it could not wait anyway. Else call `was_read` later.
+        """
+        # Lower priorities would make room, so they do not count.
+        ahead = sum(self.queue.size(one) for one in Priority if one <= claim.priority)
+        ahead += sum(n for (one, _), n in self._reading.items() if one <= claim.priority)
+        own = self._reading[claim.priority, claim.key]
+        if ahead >= self._bounds.runs + idle and not any(self.queue.losers(claim, own)):
+            raise self._full(claim)
+        self._reading[claim.priority, claim.key] += 1
+
+    def was_read(self, claim: Claim) -> None:
+        """That prompt was read, or never will be."""
+        self._reading[claim.priority, claim.key] -= 1
+        self._reading += Counter()  # drops what is zero
+
+    def offer(
+        self, item: Item, *, started: Sequence[Item], idle: int, now_ns: int
+    ) -> list[Refused[Item]]:
+        """Queue a run; return the waiting ones that it displaced, no longer in the queue.
+
+        Raises QueueFull, Overloaded or DeadlineExceeded when it must not wait.
+        """
+        claim = item.claim
+        displaced = self._make_room(claim, idle)
+        self.queue.push(item, now_ns)
+        try:
+            if not idle:
+                self._check_wait(item, displaced, started, now_ns)
+        except ApiError:
+            self.queue.remove(item)
+            raise
+        for one in displaced:
+            self.queue.remove(one)
+        return [Refused(one, self._displacement(one.claim, claim)) for one in displaced]
+
+    def _make_room(self, claim: Claim, idle: int) -> list[Item]:
+        runs = len(self.queue) + 1 - self._bounds.runs - idle
+        tokens = sum(one.claim.prompt for one in self.queue) + claim.prompt
+        over = tokens - self._bounds.prompt_tokens if len(self.queue) else 0
+        displaced: list[Item] = []
+        if runs > 0 or over > 0:
+            for one in self.queue.losers(claim, self._reading[claim.priority, claim.key]):
+                displaced.append(one)
+                runs, over = runs - 1, over - one.claim.prompt
+                if runs <= 0 and over <= 0:
+                    return displaced
+            raise self._full(claim)
+        return displaced
+
+    def _check_wait(
+        self, item: Item, displaced: list[Item], started: Sequence[Item], now_ns: int
+    ) -> None:
+        claim = item.claim
+        ahead = [one for one in self._ahead(item) if one not in displaced]
+        wait_ns = self._wait_ns(ahead, started)
+        if claim.priority is not Priority.BATCH and wait_ns > self._bounds.wait_s * 1e9:
+            raise self._overloaded(
+                ahead,
+                f"about {wait_ns / 1e9:.1f} s from its turn, and {self._bounds.wait_s:g} s is the "
+                "longest wait",
+            )
+        if claim.deadline_ns is not None:
+            takes_ns = wait_ns + self.speed.run_ns(claim.prompt, self.speed.at_worst(claim.most))
+            left_ns = claim.deadline_ns - now_ns
+            if takes_ns * MARGIN > left_ns:
+                raise self._overloaded(
+                    ahead,
+                    f"answered in about {takes_ns / 1e9:.1f} s, with {left_ns / 1e9:.1f} s left of "
+                    "its time-out",
+                )
+
+    # Waiting.
+
+    def standing(self, item: Item, started: Sequence[Item]) -> Standing:
+        """Return the place of a waiting run."""
+        ahead = list(self._ahead(item))
+        wait_ns = self._wait_ns(ahead, started)
+        return Standing(len(ahead) + 1, wait_ns / 1e9 if wait_ns else None)
+
+    def _ahead(self, item: Item) -> Iterator[Item]:
+        for one in self.queue:
+            if one is item:
+                return
+            yield one
+
+    def _wait_ns(self, ahead: list[Item], started: Sequence[Item]) -> float:
+        """Return how long until a sequence is free for the one behind `ahead`; 0 if unknown.
+
+        One sequence becomes free in each `sequences`-th of a run's time.
+        """
+        runs = [self._run_ns(one) for one in started]
+        if len(runs) < self.sequences:
+            return 0.0
+        first = sum(runs) / len(runs)
+        before = sum(runs[self.sequences :]) + sum(map(self._run_ns, ahead))
+        return (first + before) / self.sequences
+
+    def _run_ns(self, item: Item) -> float:
+        return self.speed.run_ns(item.claim.prompt, item.claim.answer)
+
+    # Starting and ending.
+
+    def late(self, item: Item, started: Sequence[Item], now_ns: int) -> DeadlineExceeded | None:
+        """Return why the next run is not worth starting; None where it is.
+
+        Where nothing else waits it is always worth a try.
+        """
+        deadline_ns = item.claim.deadline_ns
+        if deadline_ns is None or (now_ns < deadline_ns and len(self.queue) < 2):
+            return None
+        ends_ns = now_ns + self._wait_ns([], started) + self._run_ns(item)
+        if ends_ns <= deadline_ns:
+            return None
+        return DeadlineExceeded(
+            "the request waited until its time-out was over"
+            if now_ns >= deadline_ns
+            else "the request waited until too little of its time-out was left to answer it",
+            retry_after=self.rate.retry_after(len(self.queue)),
+        )
+
+    def ended(self, item: Item, prompt: int, answer: int) -> None:
+        """Charge a run's key for what was computed of it; for one that never started, nothing."""
+        if item.claim.charged:
+            self.queue.settle(item.claim, cost(prompt, answer))
+
+    # Refusing.
+
+    def _full(self, claim: Claim) -> ApiError:
+        retry_after = self.rate.retry_after(len(self.queue))
+        waiting = len(self.queue) + self._reading.total()
+        others = [one for one in self.queue if one.claim.key != claim.key]
+        others_read = sum(n for (_, key), n in self._reading.items() if key != claim.key)
+        held = waiting - len(others) - others_read
+        weights = {one.claim.key: one.claim.weight for one in others} | {claim.key: claim.weight}
+        share = claim.weight / sum(weights.values())
+        said = f"{waiting} requests wait already, and the queue holds {self._bounds.runs}"
+        if self._bounds.prompt_tokens < 1 << 62:
+            said += f" or {self._bounds.prompt_tokens} prompt tokens"
+        if held >= share * waiting:
+            return QueueFull(f"{said}; {held} of them are yours", retry_after=retry_after)
+        return Overloaded(f"the server is busy: {said}", retry_after=retry_after, code="queue_full")
+
+    def _overloaded(self, ahead: list[Item], why: str) -> Overloaded:
+        return Overloaded(
+            f"the server is busy: this request would be at position {len(ahead) + 1}, {why}",
+            retry_after=self.rate.retry_after(len(ahead) + 1),
+        )
+
+    def _displacement(self, loser: Claim, winner: Claim) -> ApiError:
+        retry_after = self.rate.retry_after(len(self.queue))
+        if winner.priority < loser.priority:
+            return Overloaded(
+                f"the queue is full, and a request of priority {winner.priority.name.lower()} "
+                f"took the place of this one of priority {loser.priority.name.lower()}",
+                code="displaced",
+                retry_after=retry_after,
+            )
+        return QueueFull(
+            "the queue is full, and this key holds more than its share of it",
+            code="displaced",
+            retry_after=retry_after,
+        )

@@ -154,6 +154,24 @@ class ModelProfile(Section, frozen=True):
             "prefill of others gets what decoding leaves of it.",
         ),
     ] = 100
+    share: Annotated[
+        Literal["reproducible", "all", "none"],
+        Meta(
+            description="Identical requests that get one answer, from the cache or while it is "
+            "computed: those with temperature 0 or a seed of their own, all, or none."
+        ),
+    ] = "reproducible"
+
+
+class Cache(Section, frozen=True):
+    """Answers that are kept, so that the same request is not computed again."""
+
+    bytes: Annotated[
+        int, Meta(ge=0, le=1 << 40, description="Most memory that answers take; 0 keeps none.")
+    ] = 16 << 20
+    ttl_s: Annotated[
+        float, Meta(gt=0, le=31_536_000, description="Seconds after which an answer is forgotten.")
+    ] = 3600.0
 
 
 class Profile(Section, frozen=True):
@@ -165,6 +183,7 @@ class Profile(Section, frozen=True):
     ]
     listen: Annotated[Listen, Meta(description="Where the HTTP server listens.")] = Listen()
     limits: Annotated[Limits, Meta(description="Bounds on requests and on shutdown.")] = Limits()
+    cache: Annotated[Cache, Meta(description="Answers kept for identical requests.")] = Cache()
     schema_: Annotated[
         str | None, Meta(description="For editors: where this file's JSON Schema lies.")
     ] = msgspec.field(name="$schema", default=None)

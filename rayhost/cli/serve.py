@@ -50,7 +50,7 @@ def serve(
     listener = listen(host or chosen.listen.host, chosen.listen.port if port is None else port)
     base = profile.parent if profile else Path.cwd()
     planned = [(model, _plan(model, base, style)) for model in chosen.models]
-    raise typer.Exit(uvloop.run(Service(planned, chosen.limits, listener).run()))
+    raise typer.Exit(uvloop.run(Service(planned, chosen.limits, listener, chosen.cache).run()))
 
 
 def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | RayhostError":

@@ -21,11 +21,12 @@ from rayhost.errors import RayhostError
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
 from rayhost.front.request import WorkerHealth
+from rayhost.front.result_cache import ResultCache
 from rayhost.http.app import build_app
 from rayhost.http.server import Server, url
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
-from rayhost.profile import Limits, ModelProfile
+from rayhost.profile import Cache, Limits, ModelProfile
 from rayhost.supervisor.keeper import Keeper
 
 _log = structlog.get_logger("rayhost.service")
@@ -37,12 +38,15 @@ Planned = tuple[ModelProfile, Load | RayhostError]
 class Service:
     """One host. `run` is called once, in the event loop of the process's main thread."""
 
-    def __init__(self, models: Sequence[Planned], limits: Limits, listener: socket.socket) -> None:
+    def __init__(
+        self, models: Sequence[Planned], limits: Limits, listener: socket.socket, cache: Cache
+    ) -> None:
         self._began_ns = clock.now_ns()
         self._models = models
         self._limits = limits
         self._listener = listener
         self._metrics = Metrics()
+        self._results = ResultCache(cache.bytes, cache.ttl_s)
         self._lanes: list[Lane] = []
         self._keepers: list[Keeper] = []
         self._going_down = asyncio.Event()
@@ -52,7 +56,8 @@ class Service:
         """Serve until told to stop; return the exit status."""
         for model, load in self._models:
             self._add(model, load)
-        host = Host(self._lanes, self._metrics, self._health)
+        share = {model.name: model.share for model, _ in self._models}
+        host = Host(self._lanes, self._metrics, self._health, self._results, share)
         self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers])
         server = Server(
             build_app(host, body_bytes=self._limits.body_bytes, metrics=self._metrics.render)

@@ -3,18 +3,16 @@
 Holds no request itself; `cli.serve` builds it and the supervisor moves its lanes.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
-
-import structlog
+from collections.abc import Callable, Mapping, Sequence
 
 from rayhost import clock
 from rayhost.errors import ApiError, ModelNotFound, Unavailable
 from rayhost.front.lane import Lane
-from rayhost.front.request import GenerateRequest, ModelCard, Run, WorkerHealth
+from rayhost.front.request import GenerateRequest, ModelCard, Recalled, Run, WorkerHealth
+from rayhost.front.result_cache import ResultCache
+from rayhost.front.sharing import Share, Sharing
+from rayhost.front.tally import Tally
 from rayhost.metrics import Metrics
-
-_log = structlog.get_logger("rayhost.request")
 
 
 class Host:
@@ -25,15 +23,21 @@ class Host:
         lanes: Sequence[Lane],
         metrics: Metrics,
         health: Callable[[], Sequence[WorkerHealth]],
+        cache: ResultCache | None = None,
+        share: Mapping[str, Share] | None = None,
     ) -> None:
+        """`share` says, by a model's name, which of its answers are shared."""
         self._lanes = tuple(lanes)
-        self._metrics = metrics
+        self._cache = ResultCache(0, 0) if cache is None else cache
+        self._tally = Tally(metrics)
         self._health = health
         self._created = int(clock.unix_seconds())
         self._draining = False
-        self._by_name = {lane.name: lane for lane in lanes}
+        self._by_name: dict[str, Sharing] = {}
         for lane in lanes:
-            self._by_name.update(dict.fromkeys(lane.aliases, lane))
+            kind = (share or {}).get(lane.name, "reproducible")
+            sharing = Sharing(lane, self._cache, kind, self._tally)
+            self._by_name.update(dict.fromkeys((lane.name, *lane.aliases), sharing))
 
     def cards(self) -> Sequence[ModelCard]:
         """Every model of the profile, in its order."""
@@ -66,31 +70,30 @@ class Host:
         for lane in self._lanes:
             await lane.idle.wait()
 
+    def recall(self, request: GenerateRequest) -> Recalled | None:
+        """Return the answer if it is known already; that ends the request."""
+        sharing = self._by_name.get(request.model)
+        return None if sharing is None or self._draining else sharing.recall(request)
+
     async def submit(self, request: GenerateRequest) -> Run:
         """Return a queued run. Raises as `front.request.Front.submit` says."""
-        name = ""
         try:
-            if self._draining:
-                raise Unavailable("the server is going down", code="draining", retry_after=5)
-            lane = self._by_name.get(request.model)
-            if lane is None:
-                known = ", ".join(lane.name for lane in self._lanes)
-                raise ModelNotFound(
-                    f"The model {request.model[:100]!r} does not exist; this host serves: {known}",
-                    param="model",
-                )
-            name = lane.name
-            return await lane.submit(request)
+            sharing = self._find(request.model)
         except ApiError as error:
-            self._refused(name, request, error.code)
+            self._tally.refused("", request, error.code)
             raise
-        except asyncio.CancelledError:
-            self._refused(name, request, "cancelled")
-            raise
+        return await sharing.submit(request)
 
-    def _refused(self, name: str, request: GenerateRequest, outcome: str) -> None:
-        """The way out for a request that never became a run; `name` is empty for no such model."""
-        self._metrics.refused(name, outcome)
-        _log.info(
-            "request", request_id=request.id, model=name or request.model[:100], outcome=outcome
+    def purge_cache(self) -> int:
+        """Forget every answer that was kept; return how many there were."""
+        return self._cache.clear()
+
+    def _find(self, model: str) -> Sharing:
+        if self._draining:
+            raise Unavailable("the server is going down", code="draining", retry_after=5)
+        if sharing := self._by_name.get(model):
+            return sharing
+        known = ", ".join(lane.name for lane in self._lanes)
+        raise ModelNotFound(
+            f"The model {model[:100]!r} does not exist; this host serves: {known}", param="model"
         )

@@ -28,7 +28,7 @@ _log = structlog.get_logger("rayhost.request")
 
 
 class Lane:
-    """One model as the front sees it. `state` and `reason` are the supervisor's to set."""
+    """One model as the front sees it. `state`, `reason` and `identity` are the supervisor's to set."""
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Lane:
         self.reason = ""
         self.context = 0
         self.chat = False
+        self.identity = b""  # of all that answers depend on; empty before the first worker
         self._vocabulary = 0
         self._concurrency = concurrency
         self._queue_limit = queue_limit

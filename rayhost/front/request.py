@@ -3,7 +3,7 @@
 `http` turns a body into a `GenerateRequest`, calls `Front.submit`, and iterates the `Run`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, Protocol
@@ -54,6 +54,15 @@ class Terms:
     timeout_ms: int | None = None  # from arrival to the last token; None: as long as it takes
 
 
+# Which earlier work may answer a request: any; none, but keep the answer for others
+# (Cache-Control: no-cache); none, and keep nothing of it (no-store).
+Reuse = Literal["any", "refresh", "never"]
+
+# How a request met the result cache: answered from it, computed, given the run of an identical one,
+# or not looked up.
+CacheOutcome = Literal["hit", "miss", "joined", "bypass"]
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One generation, as validated by `http`. `max_tokens` None means up to the context's end."""
@@ -65,6 +74,8 @@ class GenerateRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     terms: Terms = Terms()
+    seeded: bool = False  # the client chose the seed; else it was drawn
+    reuse: Reuse = "any"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,24 @@ class Finish:
     reason: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A whole answer that was computed before. `ends` has the end of each piece in `text`."""
+
+    model: str
+    text: str
+    ends: Sequence[int]
+    finish: Finish
+    age_s: int
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the text as it was streamed the first time."""
+        start = 0
+        for end in self.ends:
+            yield self.text[start:end]
+            start = end
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +152,11 @@ class Run(Protocol):
         """How it ended; only after the iteration ended normally."""
         ...
 
+    @property
+    def cache(self) -> CacheOutcome:
+        """How the request met the result cache; never "hit", which is no run."""
+        ...
+
     def close(self) -> None:
         """Stop caring: frees the sequence within one engine step. Harmless after the end."""
         ...
@@ -141,6 +175,10 @@ class Front(Protocol):
 
     def draining(self) -> bool:
         """True once SIGTERM came: `/ready` is 503 and `submit` raises Unavailable."""
+        ...
+
+    def recall(self, request: GenerateRequest) -> Recalled | None:
+        """Return the answer if it is known already, which ends the request; else submit it."""
         ...
 
     async def submit(self, request: GenerateRequest) -> Run:

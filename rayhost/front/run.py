@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator, Callable
 
 from rayhost import clock
 from rayhost.errors import ApiError
-from rayhost.front.request import Finish, GenerateRequest
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest
 from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
 
 
 class ActiveRun:
     """The `Run` that the HTTP layer iterates. Times are CLOCK_MONOTONIC nanoseconds."""
+
+    cache: CacheOutcome = "bypass"  # a run that is shared is iterated through `front.flight`
 
     def __init__(
         self,

@@ -77,6 +77,7 @@ def parse(raw: bytes, request_id: str) -> Ask:
         sampling=sampling_of(body),
         max_tokens=one_of_aliases(body, "max_completion_tokens", "max_tokens"),
         stop=stops_of(body),
+        seeded=body.seed is not None,
     )
     return Ask(request, body.stream, body.include_usage, ignored)
 

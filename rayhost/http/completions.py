@@ -46,6 +46,7 @@ def parse(raw: bytes, request_id: str) -> Ask:
         sampling=sampling_of(body),
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         stop=stops_of(body),
+        seeded=body.seed is not None,
     )
     return Ask(request, body.stream, body.include_usage, ignored)
 

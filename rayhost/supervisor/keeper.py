@@ -22,6 +22,7 @@ from rayhost.ipc.messages import Load, LoadFailed, Message, Ready, Stop
 from rayhost.ipc.status import Word
 from rayhost.metrics import WorkerReading
 from rayhost.supervisor import backoff
+from rayhost.supervisor.identity import Origin
 from rayhost.supervisor.process import Process, describe_exit
 
 HANG_NS = 30_000_000_000  # a step of the largest batch on the slowest box is shorter
@@ -38,6 +39,7 @@ class _Worker:
     process: Process
     link: Link
     end: End
+    origin: Origin
     ready_ns: int = 0
     load_error: str = ""
 
@@ -62,6 +64,7 @@ class Keeper:
         if isinstance(self._load, RayhostError):
             self._fail(str(self._load))
             return
+        origin = Origin(self._load)
         try:
             end, child = create(next(_generations))
             try:
@@ -73,7 +76,7 @@ class Keeper:
             self._retry(f"cannot start a worker process: {error}")
             return
         link = Link(end, self._hear, self._condemn)
-        self._worker = _Worker(process, link, end)
+        self._worker = _Worker(process, link, end, origin)
         link.send(0, self._load)
         again = f" again: {self._lane.reason}" if self._failures else ""
         self._set("loading", f"the model is loading{again}")
@@ -165,6 +168,7 @@ class Keeper:
             case Ready():
                 worker.ready_ns = clock.now_ns()
                 self._set("ready", "")
+                self._lane.identity = worker.origin.identity(message)
                 self._lane.attach(worker.link, message)
                 self.settled.set()
                 _log.info(

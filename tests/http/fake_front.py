@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Literal
 
 from rayhost.errors import ModelNotFound
-from rayhost.front.request import Finish, GenerateRequest, ModelCard, Run, WorkerHealth
+from rayhost.front.request import (
+    CacheOutcome,
+    Finish,
+    GenerateRequest,
+    ModelCard,
+    Recalled,
+    Run,
+    WorkerHealth,
+)
 
 
 class Flag:
@@ -38,6 +46,7 @@ class FakeRun:
         self, pieces: Sequence[str], ending: Finish, error: Exception | None, hold: bool
     ) -> None:
         self.model = "smollm2-135m"
+        self.cache: CacheOutcome = "miss"
         self.pulled = 0
         self.close_error: Exception | None = None
         self.held = Flag()
@@ -93,6 +102,7 @@ class FakeFront:
         self.is_draining = False
         self.pieces: Sequence[str] = ("Paris", " is", " nice")
         self.ending = Finish("stop", prompt_tokens=7, completion_tokens=3)
+        self.recalled: Recalled | None = None
         self.submit_error: Exception | None = None
         self.run_error: Exception | None = None
         self.close_error: Exception | None = None
@@ -124,6 +134,11 @@ class FakeFront:
 
     def draining(self) -> bool:
         return self.is_draining
+
+    def recall(self, request: GenerateRequest) -> Recalled | None:
+        if self.recalled is not None:
+            self.requests.append(request)
+        return self.recalled
 
     async def submit(self, request: GenerateRequest) -> Run:
         self.requests.append(request)

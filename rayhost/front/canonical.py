@@ -1,0 +1,71 @@
+"""The canonical key of a request: equal for two requests exactly when one answer serves both.
+
+Invariant: whatever could change a byte of the answer is in the key, a field that is added to
+`GenerateRequest` included, unless it is listed here as one that cannot. Pure; used by `sharing`.
+"""
+
+import dataclasses
+import secrets
+from operator import attrgetter
+
+import msgspec
+import xxhash
+
+from rayhost.front.request import GenerateRequest
+from rayhost.ipc.messages import Sampling
+
+# Who asks, by which name, on what terms; sampling is in the key as `_choices` normalises it.
+UNCOUNTED = frozenset({"id", "model", "terms", "seeded", "reuse", "sampling"})
+
+_counted = attrgetter(
+    *(
+        one.name
+        for one in dataclasses.fields(GenerateRequest)
+        if one.name not in UNCOUNTED and one.name not in ("prompt", "stop")
+    ),
+)
+# Drawn, so that nobody can prepare two prompts with one key, to have the answer to theirs served to
+# others. A key means nothing outside its process.
+_SEED = secrets.randbits(64)
+# Keys of a mapping sorted, whatever order the client sent them in.
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+def canonical_key(request: GenerateRequest) -> bytes:
+    """Return 16 bytes (xxh3_128): what is asked, apart from the model that is to answer.
+
+    Spelling out a default does not change it, nor does what greedy decoding ignores.
+    """
+    prompt = request.prompt
+    parts = (
+        type(prompt).__name__,
+        prompt,
+        frozenset(request.stop),  # the stop string that completes first ends the text
+        _choices(request.sampling, request.seeded),
+        _counted(request),
+    )
+    return xxhash.xxh3_128_digest(_encode(parts), _SEED)
+
+
+def reproducible(request: GenerateRequest) -> bool:
+    """Tell whether running the request again would give the same answer."""
+    return request.sampling.temperature == 0 or request.seeded
+
+
+def _choices(sampling: Sampling, seeded: bool) -> tuple[object, ...]:
+    """Return the sampling parameters that matter, 0.0 for -0.0, and a drawn seed as none."""
+    penalties = (
+        sampling.presence_penalty + 0.0,
+        sampling.frequency_penalty + 0.0,
+        sampling.repeat_penalty,
+    )
+    if sampling.temperature == 0:
+        return penalties
+    return (
+        *penalties,
+        sampling.temperature,
+        sampling.top_p,
+        sampling.top_k,
+        sampling.min_p + 0.0,
+        sampling.seed if seeded else None,
+    )

@@ -1,0 +1,106 @@
+"""What one model computed, or computes now, given to everybody who asks the same.
+
+Invariant: an answer is shared only where computing it again would give it again, or the operator
+says so, and never between two models, files or settings. One `Sharing` for each lane, made by
+`host`; the `ResultCache` is the whole host's.
+"""
+
+import asyncio
+from functools import partial
+from typing import Literal
+
+from rayhost.errors import ApiError
+from rayhost.front.canonical import canonical_key, reproducible
+from rayhost.front.flight import Flight, Listener
+from rayhost.front.lane import Lane
+from rayhost.front.request import GenerateRequest, Recalled, Run
+from rayhost.front.result_cache import ResultCache
+from rayhost.front.tally import Tally
+
+Share = Literal["reproducible", "all", "none"]  # of which requests answers are shared
+
+
+class Sharing:
+    """The way to a lane that may be cut short."""
+
+    def __init__(self, lane: Lane, cache: ResultCache, share: Share, tally: Tally) -> None:
+        self._lane = lane
+        self._cache = cache
+        self._share = share
+        self._tally = tally
+        self._flights: dict[bytes, Flight] = {}
+        self._identity = b""  # of the model that the cached answers are from
+
+    def recall(self, request: GenerateRequest) -> Recalled | None:
+        """Return the answer if it is known already; that ends the request."""
+        if request.reuse != "any" or not self._shared(request):
+            return None
+        found = self._cache.get(self._stored_as(canonical_key(request)))
+        if found is not None:
+            self._tally.looked_up(self._lane.name, "hit")
+            self._tally.answered(self._lane.name, request, found.finish.reason, "hit", found.finish)
+        return found
+
+    async def submit(self, request: GenerateRequest) -> Run:
+        """Return a queued run, perhaps another's. Raises as `Front.submit` says."""
+        if request.reuse == "never" or not self._shared(request):
+            return await self._alone(request)
+        listener = self._listener(request)
+        self._tally.looked_up(self._lane.name, listener.cache)
+        try:
+            await listener.admitted()
+        except (ApiError, asyncio.CancelledError) as failure:
+            if not listener.forsake():
+                self._refused(request, failure)
+            raise
+        return listener
+
+    async def _alone(self, request: GenerateRequest) -> Run:
+        self._tally.looked_up(self._lane.name, "bypass")
+        try:
+            return await self._lane.submit(request)
+        except (ApiError, asyncio.CancelledError) as failure:
+            self._refused(request, failure)
+            raise
+
+    def _shared(self, request: GenerateRequest) -> bool:
+        if self._share == "reproducible":
+            return reproducible(request)
+        return self._share == "all"
+
+    def _listener(self, request: GenerateRequest) -> Listener:
+        """Return a place in the flight that answers the request, begun for it if there is none."""
+        key = canonical_key(request)
+        flight = self._flights.get(key)
+        if request.reuse == "any" and flight and self._current(flight) and flight.suits(request):
+            return flight.listen(request, "joined", self._left)
+        flight = Flight(self._lane, request, partial(self._landed, key))
+        self._flights[key] = flight  # from here on identical requests join this one
+        return flight.listen(request, "miss" if request.reuse == "any" else "bypass", self._left)
+
+    def _current(self, flight: Flight) -> bool:
+        """Tell whether what answers there is what would answer here."""
+        return flight.identity is None or flight.identity == self._lane.identity
+
+    def _landed(self, key: bytes, flight: Flight) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        # A run that another model or file carried on is nobody's answer but its listeners'.
+        if flight.whole and flight.identity and self._current(flight):
+            stored_as = self._stored_as(key)
+            self._cache.put(stored_as, self._lane.name, flight.pieces, flight.result())
+
+    def _stored_as(self, key: bytes) -> bytes:
+        """Return the cache's key, having dropped what a former model or file answered."""
+        if self._identity != self._lane.identity:
+            self._identity = self._lane.identity
+            self._cache.drop(self._lane.name)
+        return self._identity + key
+
+    def _left(self, listener: Listener, outcome: str) -> None:
+        finish = listener.run.finish if outcome in ("stop", "length") else None
+        self._tally.answered(self._lane.name, listener.request, outcome, listener.cache, finish)
+
+    def _refused(self, request: GenerateRequest, failure: BaseException) -> None:
+        outcome = failure.code if isinstance(failure, ApiError) else "cancelled"
+        self._tally.refused(self._lane.name, request, outcome)

@@ -12,7 +12,8 @@ from typing import Literal
 import structlog
 
 from rayhost import clock
-from rayhost.errors import ApiError, QueueFull, WorkerLost
+from rayhost.errors import ApiError, ContextLengthExceeded, QueueFull, Unavailable, WorkerLost
+from rayhost.front.blame import Death
 from rayhost.front.drain_rate import DrainRate
 from rayhost.front.prompts import Outlet, Prompts, check, numbers, refusal
 from rayhost.front.request import GenerateRequest
@@ -22,13 +23,15 @@ from rayhost.metrics import Metrics
 
 State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped"]
 LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
-MAX_BARREN_DEATHS = 2  # a request under which workers die this often without a token is the cause
 
 _log = structlog.get_logger("rayhost.request")
 
 
 class Lane:
-    """One model as the front sees it. `state`, `reason` and `identity` are the supervisor's to set."""
+    """One model as the front sees it.
+
+    `state`, `reason` and `concurrency`, the sequences of its worker, are the supervisor's to set.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,8 @@ class Lane:
         self.reason = ""
         self.context = 0
         self.chat = False
-        self.identity = b""  # of all that answers depend on; empty before the first worker
+        self.concurrency = concurrency
         self._vocabulary = 0
-        self._concurrency = concurrency
         self._queue_limit = queue_limit
         self._metrics = metrics
         self._rate = DrainRate()
@@ -69,27 +71,52 @@ class Lane:
     # What the supervisor says.
 
     def attach(self, link: Outlet, ready: Ready) -> None:
-        """A worker is ready for work."""
+        """A worker is ready for work, perhaps with another context or model than the last one."""
+        replaced = self._vocabulary not in (0, ready.vocabulary)
         self._link = link
         self.context = ready.context
         self.chat = ready.chat
         self._vocabulary = ready.vocabulary
+        for run in list(self._queue):
+            run.fit(ready.context)
+            if how := _verdict(run, ready, replaced):
+                self._queue.remove(run)
+                self._end(run, how)
         self._settled.set()
         self._dispatch()
 
-    def detach(self) -> None:
-        """The worker is gone: resume its runs in the next one, in the order they came."""
+    def detach(self, death: Death = Death.CRASHED) -> None:
+        """The worker is gone: resume its runs in the next one, in the order they came.
+
+        The one that is now known to be what workers die of fails instead, and where there is one,
+        the death says nothing against any other.
+        """
         self._link = None
         self._settled.clear()
-        self._prompts.fail(WorkerLost("the worker died while reading the prompt"))
         lost = list(self._started.values())
         self._started.clear()
+        culprit = next((run for run in lost if run.record.convicted_by(death)), None)
+        if self._prompts.lost(Death.REPLACED if culprit else death) or culprit:
+            death = Death.REPLACED
         for run in reversed(lost):
-            run.barren_deaths += run.barren
-            if run.barren_deaths < MAX_BARREN_DEATHS:
-                self._queue.appendleft(run)
+            if run is culprit:
                 continue
-            self._end(run, WorkerLost(f"the worker died {MAX_BARREN_DEATHS} times on this request"))
+            run.record.lost(death)
+            self._queue.appendleft(run)
+        if culprit is not None:
+            self._end(culprit, WorkerLost("the worker died again and again on this request"))
+
+    def _preempt(self, run: ActiveRun) -> None:
+        """Take a started run's sequence away; it waits at the head of the queue to be resumed.
+
+        The caller starts what it made room for. What the worker still says of the run goes to a
+        number that nobody has any more, and is computed again.
+        """
+        del self._started[run.number]
+        if self._link is not None:
+            self._link.send(run.number, Cancel())
+        run.number = next(numbers)
+        self._queue.appendleft(run)
 
     def close(self, error: ApiError) -> None:
         """There will be no worker again: every request of this lane fails with `error`."""
@@ -125,14 +152,14 @@ class Lane:
                 raise self._closing.with_traceback(None)
         except BaseException:  # a cancelled task, too, has left
             self._count(-1)
+            self._dispatch()  # perhaps it was the suspect that others waited for
             raise
-        limit = self.context - len(prompt)
         run = ActiveRun(
             model=self.name,
             number=next(numbers),
             request=request,
             prompt=prompt,
-            max_tokens=limit if request.max_tokens is None else min(limit, request.max_tokens),
+            context=self.context,
             arrived_ns=arrived,
             on_close=self._cancel,
         )
@@ -142,7 +169,7 @@ class Lane:
 
     def _idle(self) -> int:
         """Requests that would start at once."""
-        return max(0, self._concurrency - len(self._started)) if self._link else 0
+        return max(0, self.concurrency - len(self._started)) if self._link else 0
 
     async def _worker(self) -> Outlet:
         while True:
@@ -160,9 +187,9 @@ class Lane:
         match message:
             case Tokens():
                 if run := self._started.get(number):
-                    was_suspect = run.suspect
+                    was_suspect = run.record.suspect
                     run.feed(message)
-                    if was_suspect:  # cleared: the next one may be tried
+                    if was_suspect and not run.record.suspect:  # the next one may be tried
                         self._dispatch()
             case Finished():
                 if run := self._started.pop(number, None):
@@ -182,18 +209,21 @@ class Lane:
     def _dispatch(self) -> None:
         """Start what the worker can take now.
 
-        Of the runs that saw a worker die before it gave them a token, one at a time: so the one
-        that kills workers is found, and the others do not fall with it again.
+        Of the suspects of a worker's death one at a time, prompts that are to be read first: so
+        the one that kills workers is found, and the others do not fall with it again.
         """
-        room = self._concurrency + LOOK_AHEAD
+        room = self.concurrency + LOOK_AHEAD
         while self._link is not None and self._queue and len(self._started) < room:
             run = self._queue[0]
-            if run.suspect and any(other.suspect for other in self._started.values()):
+            if run.record.suspect and self._suspect_at_work():
                 return
             self._queue.popleft()
             self._started[run.number] = run
-            run.barren = True
+            run.record.begin()
             self._link.send(run.number, run.start_message())
+
+    def _suspect_at_work(self) -> bool:
+        return self._prompts.suspect or any(run.record.suspect for run in self._started.values())
 
     def _cancel(self, run: ActiveRun) -> None:
         self._withdraw(run)
@@ -206,12 +236,14 @@ class Lane:
         elif self._link is not None:
             self._link.send(run.number, Cancel())
 
-    def _end(self, run: ActiveRun, how: Finished | ApiError | None) -> None:
+    def _end(self, run: ActiveRun, how: Finished | ApiError | Literal["length"] | None) -> None:
         """The one way out of the lane: the run gets its outcome, the operator a log line."""
         match how:
             case Finished():
                 run.end(how)
                 self._rate.ended(run.ended_ns)
+            case "length":
+                run.end_outgrown()
             case None:
                 run.cancel()
             case _:
@@ -236,3 +268,17 @@ class Lane:
         else:
             self.idle.set()
             self._rate.idle()
+
+
+def _verdict(run: ActiveRun, ready: Ready, replaced: bool) -> ApiError | Literal["length"] | None:
+    """Return how a run ends that this worker cannot carry on; None for one that it can."""
+    if replaced:
+        return Unavailable("the model was replaced", code="model_replaced", retry_after=1)
+    if not run.outgrown:
+        return None
+    if run.produced:
+        return "length"
+    return ContextLengthExceeded(
+        f"The model's context was made smaller meanwhile: it has {ready.context} tokens now, and "
+        f"your prompt {len(run.prompt)}."
+    )

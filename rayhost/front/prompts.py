@@ -1,18 +1,20 @@
 """Prompts on their way to token ids: asked of the worker, answered or lost with it, then checked.
 
-Invariant: every question ends, by an answer, with the worker, or with its asker. One per lane.
+Invariant: every question ends, by an answer, with the lane, with its asker, or convicted: when the
+text thread, which takes them in order, died too often over it. One per lane.
 """
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rayhost.errors import ApiError, ContextLengthExceeded, InvalidRequest, WorkerLost
+from rayhost.front.blame import Death, Record
 from rayhost.front.request import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from rayhost.ipc.messages import Cancel, Message, Prepare, Prepared, Rejected, unpack_tokens
-
-ATTEMPTS = 2  # a prompt over which this many workers died is not given to another
 
 numbers = itertools.count(1)  # what frames call a request; unique in this front
 
@@ -28,30 +30,46 @@ class Outlet(Protocol):
 Worker = Callable[[], Awaitable[Outlet]]  # waits for one that is ready
 
 
+class _Lost(Exception):
+    """The worker is gone; ask the next one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Question:
+    prepare: Prepare
+    record: Record = field(default_factory=Record)
+
+
 class Prompts:
     """The questions that are open at a worker."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, asyncio.Future[list[int]]] = {}
+        self._open: set[_Question] = set()
+        self._asked: dict[int, tuple[_Question, asyncio.Future[list[int]]]] = {}  # oldest first
+
+    @property
+    def suspect(self) -> bool:
+        """True while a prompt is open that a worker may have died of."""
+        return any(question.record.suspect for question in self._open)
 
     async def read(self, prompt: Prompt, worker: Worker) -> list[int]:
         """Return a prompt's tokens, not yet checked; waits for a worker that is starting.
 
-        Raises InvalidRequest when the worker rejects the prompt, WorkerLost when workers die over
-        it, and what `worker` and `fail` raise.
+        Raises InvalidRequest when the worker rejects the prompt, WorkerLost when workers die of it,
+        and what `worker` and `fail` raise.
         """
         match prompt:
             case TokenPrompt():
                 await worker()
                 return list(prompt.tokens)
             case ChatPrompt():
-                return await self._prepare(Prepare(prompt.messages, None), worker, ATTEMPTS)
+                return await self._prepare(Prepare(prompt.messages, None), worker)
             case TextPrompt():
-                return await self._prepare(Prepare(None, prompt.text), worker, ATTEMPTS)
+                return await self._prepare(Prepare(None, prompt.text), worker)
 
     def answer(self, number: int, message: Prepared | Rejected) -> bool:
         """Take a worker's answer. Return whether it was to an open question."""
-        future = self._asked.get(number)
+        _, future = self._asked.get(number, (None, None))
         if future is None or future.done():
             return False
         if isinstance(message, Prepared):
@@ -62,24 +80,44 @@ class Prompts:
 
     def fail(self, error: ApiError) -> None:
         """End every open question."""
-        for future in self._asked.values():
+        for _, future in self._asked.values():
             if not future.done():
                 future.set_exception(error)
 
-    async def _prepare(self, prepare: Prepare, worker: Worker, attempts: int) -> list[int]:
-        try:
-            return await self._ask(prepare, await worker())
-        except WorkerLost:
-            if attempts == 1:
-                raise
-        return await self._prepare(prepare, worker, attempts - 1)
+    def lost(self, death: Death) -> bool:
+        """The worker died: ask the next one. Return whether a prompt turned out to be the cause.
 
-    async def _ask(self, prepare: Prepare, outlet: Outlet) -> list[int]:
+        Only the oldest can be: the text thread had not begun the others.
+        """
+        unread = [(one, future) for one, future in self._asked.values() if not future.done()]
+        if not unread:
+            return False
+        oldest, answer = unread[0]
+        guilty = oldest.record.convicted_by(death)
+        oldest.record.lost(death)
+        if guilty:
+            answer.set_exception(WorkerLost("the worker died again and again on this prompt"))
+        for _, future in unread[guilty:]:
+            future.set_exception(_Lost())
+        return guilty
+
+    async def _prepare(self, prepare: Prepare, worker: Worker) -> list[int]:
+        question = _Question(prepare)
+        self._open.add(question)
+        try:
+            while True:
+                outlet = await worker()
+                with contextlib.suppress(_Lost):
+                    return await self._ask(question, outlet)
+        finally:
+            self._open.remove(question)
+
+    async def _ask(self, question: _Question, outlet: Outlet) -> list[int]:
         number = next(numbers)
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._asked[number] = future
+        self._asked[number] = (question, future)
         try:
-            outlet.send(number, prepare)
+            outlet.send(number, question.prepare)
             return await future
         except asyncio.CancelledError:  # the client left: others wait behind this prompt
             outlet.send(number, Cancel())

@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator, Callable
 
 from rayhost import clock
 from rayhost.errors import ApiError
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest
+from rayhost.front.blame import Record
+from rayhost.front.request import Finish, GenerateRequest
 from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
 
 
 class ActiveRun:
     """The `Run` that the HTTP layer iterates. Times are CLOCK_MONOTONIC nanoseconds."""
-
-    cache: CacheOutcome = "bypass"  # a run that is shared is iterated through `front.flight`
 
     def __init__(
         self,
@@ -25,22 +24,22 @@ class ActiveRun:
         number: int,
         request: GenerateRequest,
         prompt: list[int],
-        max_tokens: int,
+        context: int,
         arrived_ns: int,
         on_close: Callable[["ActiveRun"], None],
     ) -> None:
         self.model = model
-        self.number = number  # what frames call it; unique in this front
+        self.number = number  # what frames call it; unique in this front; new after a preemption
         self.request = request
         self.prompt = prompt
         self.produced: list[int] = []
-        self.max_tokens = max_tokens
+        self.max_tokens = 0  # as far as the context lets it
+        self.fit(context)
         self.arrived_ns = arrived_ns
         self.started_ns = 0  # first step that computed any of it
         self.first_token_ns = 0
         self.ended_ns = 0
-        self.barren = True  # no token yet from the worker that has it
-        self.barren_deaths = 0  # workers lost in a row without a new token of this run
+        self.record = Record()  # what deaths of workers say against it
         self.outcome = ""  # stop, length, cancelled, or an error's code; empty while it runs
         self._on_close = on_close
         self._text: list[str] = []
@@ -49,9 +48,14 @@ class ActiveRun:
         self._failure: ApiError | None = None
 
     @property
-    def suspect(self) -> bool:
-        """True while the run may be what its last worker died of."""
-        return self.barren_deaths > 0
+    def outgrown(self) -> bool:
+        """True when the run has all that a context of `max_tokens` after its prompt can hold."""
+        return self.max_tokens < 1 or len(self.produced) > self.max_tokens
+
+    def fit(self, context: int) -> None:
+        """Take the bounds of the worker that carries the run on; `context` is in tokens."""
+        room, asked = context - len(self.prompt), self.request.max_tokens
+        self.max_tokens = room if asked is None else min(room, asked)
 
     def start_message(self) -> Start:
         """Return what starts or resumes the run in a worker."""
@@ -65,8 +69,7 @@ class ActiveRun:
 
     def feed(self, news: Tokens) -> None:
         """Take in what a step added."""
-        self.barren = False
-        self.barren_deaths = 0
+        self.record.got(len(news.ids))
         self.first_token_ns = self.first_token_ns or clock.now_ns()
         self.produced += news.ids
         if news.text:
@@ -79,6 +82,11 @@ class ActiveRun:
             self.started_ns = finished.started_ns
         self._finish = Finish(finished.reason, len(self.prompt), len(self.produced))
         self._close(finished.reason)
+
+    def end_outgrown(self) -> None:
+        """The context became smaller than what the run has: that is all."""
+        self._finish = Finish("length", len(self.prompt), len(self.produced))
+        self._close("length")
 
     def fail(self, error: ApiError) -> None:
         """Nobody will carry this run on."""

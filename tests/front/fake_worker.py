@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from rayhost.front.blame import Death
 from rayhost.front.lane import Lane
 from rayhost.front.request import ChatPrompt, GenerateRequest, TextPrompt, TokenPrompt
 from rayhost.ipc.messages import (
@@ -50,7 +51,7 @@ def text_request(name: str = "r") -> GenerateRequest:
 class FakeWorker:
     """One incarnation: keeps what the lane sent, and says to it what the test wants said."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, *, context: int = CONTEXT, vocabulary: int = VOCABULARY) -> None:
         self.sent: list[tuple[int, Message]] = []
         self._lane = lane
         lane.attach(
@@ -60,9 +61,9 @@ class FakeWorker:
                 quantization="F32",
                 parameters=1,
                 size_bytes=1,
-                context=CONTEXT,
-                train_context=CONTEXT,
-                vocabulary=VOCABULARY,
+                context=context,
+                train_context=context,
+                vocabulary=vocabulary,
                 chat=True,
                 load_ms=1.0,
             ),
@@ -103,5 +104,5 @@ class FakeWorker:
     def finish(self, number: int, reason: Literal["stop", "length"] = "stop") -> None:
         self._lane.hear(number, Finished(reason, 3, 1, 1, 2, 3))
 
-    def die(self) -> None:
-        self._lane.detach()
+    def die(self, death: Death = Death.CRASHED) -> None:
+        self._lane.detach(death)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from rayhost.errors import QueueFull, Unavailable, WorkerLost
+from rayhost.front.blame import Death
 from rayhost.front.lane import LOOK_AHEAD
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.messages import Start, unpack_tokens
@@ -30,7 +31,8 @@ class LaneMachine(RuleBasedStateMachine):
         self.worker: FakeWorker | None = None
         self.submitting: list[Submission] = []
         self.open: list[ActiveRun] = []
-        self.fed: dict[int, list[int]] = {}
+        self.fed: dict[ActiveRun, list[int]] = {}
+        self.run_of: dict[int, ActiveRun] = {}  # by every number it ever had
         self.tokens_given = 0
 
     def teardown(self) -> None:
@@ -58,7 +60,8 @@ class LaneMachine(RuleBasedStateMachine):
                 run = task.result()
                 assert run.prompt == PROMPT
                 self.open.append(run)
-                self.fed[run.number] = []
+                self.fed[run] = []
+                self.run_of[run.number] = run
             elif not task.cancelled():
                 assert isinstance(task.exception(), QueueFull | WorkerLost | Unavailable)
         self.submitting = pending
@@ -99,10 +102,10 @@ class LaneMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.worker is not None)
-    @rule()
-    def die(self) -> None:
+    @rule(death=st.sampled_from(Death))
+    def die(self, death: Death) -> None:
         assert self.worker is not None
-        self.worker.die()
+        self.worker.die(death)
         self.worker = None
         self.settle()
         lost = [run for run in self.open if run.outcome]
@@ -122,7 +125,7 @@ class LaneMachine(RuleBasedStateMachine):
             run = running[n % len(running)]
             ids = list(range(self.tokens_given, self.tokens_given + count))
             self.tokens_given += count
-            self.fed[run.number] += ids
+            self.fed[run] += ids
             self.worker.tokens(run.number, *ids)
 
     @rule(n=which)
@@ -133,6 +136,17 @@ class LaneMachine(RuleBasedStateMachine):
             self.worker.finish(run.number)
             assert run.outcome == "stop"
             self.open.remove(run)
+
+    @rule(n=which)
+    def preempt(self, n: int) -> None:
+        if running := self.running():
+            assert self.worker is not None
+            run = running[n % len(running)]
+            number = run.number
+            self.lane._preempt(run)
+            self.run_of[run.number] = run
+            assert self.worker.cancelled[-1] == number
+            self.lane._dispatch()
 
     @rule(n=which)
     def late_frames(self, n: int) -> None:
@@ -153,15 +167,15 @@ class LaneMachine(RuleBasedStateMachine):
     def no_run_waits_while_the_worker_has_room(self) -> None:
         running = self.running()
         waiting = [run for run in self.open if run not in running]
-        suspects = sum(run.suspect for run in running)
+        suspects = sum(run.record.suspect for run in running)
         assert suspects <= 1
-        if self.worker and waiting and not suspects:
+        if self.worker and waiting and not suspects and not self.lane._prompts.suspect:
             assert len(running) == CONCURRENCY + LOOK_AHEAD
 
     @invariant()
     def what_was_produced_is_what_was_fed(self) -> None:
         for run in self.open:
-            assert run.produced == self.fed[run.number]
+            assert run.produced == self.fed[run]
 
     @invariant()
     def every_start_carries_all_tokens_of_earlier_workers_and_nobody_starts_twice(self) -> None:
@@ -171,7 +185,7 @@ class LaneMachine(RuleBasedStateMachine):
         for number, message in self.worker.sent:
             if isinstance(message, Start):
                 tokens = unpack_tokens(message.tokens)
-                whole = PROMPT + self.fed[number]
+                whole = PROMPT + self.fed[self.run_of[number]]
                 assert message.n_prompt == len(PROMPT)
                 assert tokens == whole[: len(tokens)]
 

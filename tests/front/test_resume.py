@@ -7,11 +7,15 @@ import asyncio
 
 import pytest
 
-from rayhost.errors import WorkerLost
+from rayhost.errors import ContextLengthExceeded, Unavailable, WorkerLost
+from rayhost.front.blame import Death
 from rayhost.front.run import summary
 from rayhost.ipc.messages import Finished, unpack_tokens
 from tests.front.fake_worker import FakeWorker, chat_request, make_lane, request
 from tests.front.test_lane import text_of, turn
+
+SOME = (9,) * 4  # tokens that prove a run harmless, before any crash
+ENOUGH = (9,) * 8  # and after one
 
 
 async def test_a_run_is_carried_on_from_its_tokens_with_nothing_lost_or_repeated() -> None:
@@ -38,7 +42,7 @@ async def test_runs_go_on_in_the_order_they_came_and_before_those_that_waited() 
     first = FakeWorker(lane)
     runs = [await lane.submit(request(tokens=(n,))) for n in range(6)]
     for run in runs[:4]:
-        first.tokens(run.number, 9)
+        first.tokens(run.number, *SOME)
     first.die()
     second = FakeWorker(lane)
     assert second.started_prompts == [0, 1, 2, 3]
@@ -68,6 +72,49 @@ async def test_a_prompt_being_read_is_asked_of_the_next_worker() -> None:
     assert (await submitting).prompt == [4]
 
 
+async def test_a_prompt_that_kills_its_worker_twice_takes_no_neighbour_with_it() -> None:
+    lane = make_lane(concurrency=4)
+    worker = FakeWorker(lane)
+    runs = [await lane.submit(request(tokens=(n,))) for n in (1, 2, 3)]
+    asking = [asyncio.create_task(lane.submit(chat_request(str(n)))) for n in range(3)]
+    for crash in range(2):
+        if crash:
+            worker = FakeWorker(lane)
+        await turn()
+        assert len(worker.asked) == 3
+        # In the second, suspect runs wait until the suspect prompt is read.
+        assert worker.started_prompts == ([] if crash else [1, 2, 3])
+        worker.die()
+    await turn()
+    with pytest.raises(WorkerLost, match="on this prompt"):
+        await asking[0]
+
+    last = FakeWorker(lane)
+    await turn()
+    assert last.started_prompts == [1]
+    for number in last.asked:
+        last.prepared(number, 7)
+    assert [(await task).prompt for task in asking[1:]] == [[7], [7]]
+    for run in runs:
+        last.tokens(run.number, *ENOUGH)
+    assert last.started_prompts == [1, 2, 3, 7, 7]
+
+
+async def test_suspect_runs_are_tried_when_the_suspect_prompts_client_leaves() -> None:
+    lane = make_lane()
+    first = FakeWorker(lane)
+    await lane.submit(request())
+    asking = asyncio.create_task(lane.submit(chat_request()))
+    await turn()
+    first.die()
+    second = FakeWorker(lane)
+    await turn()
+    assert second.started == []
+    asking.cancel()
+    await turn()
+    assert len(second.started) == 1
+
+
 async def test_a_prompt_over_which_two_workers_die_is_given_up() -> None:
     lane = make_lane()
     submitting = asyncio.create_task(lane.submit(chat_request()))
@@ -85,25 +132,23 @@ async def test_a_run_under_which_two_workers_die_is_given_up_and_no_other() -> N
     lane = make_lane(concurrency=4)
     first = FakeWorker(lane)
     streaming = await lane.submit(request(tokens=(1,)))
-    first.tokens(streaming.number, 9)
+    first.tokens(streaming.number, *SOME)
     poison = await lane.submit(request(tokens=(2,)))
     fresh = [await lane.submit(request(tokens=(n,))) for n in (3, 4)]
     first.die()
 
-    # Nobody knows which of those without a token it was: they are tried one at a time.
+    # Nobody knows which of those that had just begun it was: they are tried one at a time.
     second = FakeWorker(lane)
     assert second.started_prompts == [1, 2]
     second.die()
-    with pytest.raises(WorkerLost, match="died 2 times"):
+    with pytest.raises(WorkerLost, match="again and again"):
         await text_of(poison)
 
     third = FakeWorker(lane)
-    assert third.started_prompts == [1]
-    third.tokens(streaming.number, 9)
     assert third.started_prompts == [1, 3]
-    third.tokens(fresh[0].number, 9)
+    third.tokens(fresh[0].number, *ENOUGH)
     assert third.started_prompts == [1, 3, 4]
-    third.tokens(fresh[1].number, 9)
+    third.tokens(fresh[1].number, *ENOUGH)
     for run in (streaming, *fresh):
         third.finish(run.number)
         assert run.outcome == "stop"
@@ -121,7 +166,7 @@ async def test_the_next_suspect_is_tried_when_the_one_before_is_cleared_or_gone(
     assert second.started_prompts == [1]
     match ending:
         case "token":
-            second.tokens(runs[0].number, 9)
+            second.tokens(runs[0].number, *ENOUGH)
         case "finish":
             second.finish(runs[0].number)
         case "cancel":
@@ -129,16 +174,62 @@ async def test_the_next_suspect_is_tried_when_the_one_before_is_cleared_or_gone(
     assert second.started_prompts == [1, 2]
 
 
-async def test_a_run_that_gets_a_token_from_each_worker_outlives_any_number_of_them() -> None:
+@pytest.mark.parametrize("death", [Death.KILLED, Death.HUNG])
+async def test_a_run_that_gets_on_outlives_any_number_of_workers_lost_to_others(
+    death: Death,
+) -> None:
     lane = make_lane()
     worker = FakeWorker(lane)
     run = await lane.submit(request())
-    for n in range(10):
-        worker.tokens(run.number, n, text=str(n))
-        worker.die()
+    for n in range(15):
+        worker.tokens(run.number, *SOME, text=str(n))
+        worker.die(death)
         worker = FakeWorker(lane)
     worker.finish(run.number)
-    assert await text_of(run) == "0123456789"
+    assert await text_of(run) == "".join(map(str, range(15)))
+
+
+@pytest.mark.parametrize(
+    ("death", "patience"), [(Death.CRASHED, 2), (Death.HUNG, 4), (Death.KILLED, 12)]
+)
+@pytest.mark.parametrize("given", [0, 1])
+async def test_a_run_that_hardly_gets_on_is_given_up_sooner_the_likelier_it_is_the_cause(
+    death: Death, patience: int, given: int
+) -> None:
+    lane = make_lane()
+    worker = FakeWorker(lane)
+    run = await lane.submit(request())
+    for _ in range(patience):
+        assert run.outcome == ""
+        worker.tokens(run.number, *[9] * given)
+        worker.die(death)
+        worker = FakeWorker(lane)
+    assert run.outcome == "worker_lost"
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 7, 20])
+async def test_a_run_that_crashes_its_worker_again_and_again_after_some_tokens_is_found_alone(
+    tokens: int,
+) -> None:
+    lane = make_lane(concurrency=4)
+    worker = FakeWorker(lane, context=10_000)
+    runs = [await lane.submit(request(tokens=(n,))) for n in (1, 2, 3)]
+    poison = runs[1]
+    crashes = 0
+    while not poison.outcome:
+        for _ in range(200):  # steps
+            for run in runs:
+                if run.number in worker.started:
+                    worker.tokens(run.number, 9)
+            if poison.record.here >= tokens and poison.number in worker.started:
+                break
+        worker.die()
+        worker = FakeWorker(lane, context=10_000)
+        crashes += 1
+        assert crashes < 10
+    assert poison.outcome == "worker_lost"
+    assert [run.outcome for run in runs if run is not poison] == ["", ""]
+    assert worker.started_prompts[0] == 1
 
 
 async def test_a_run_that_only_waited_in_the_front_is_not_blamed() -> None:
@@ -148,7 +239,6 @@ async def test_a_run_that_only_waited_in_the_front_is_not_blamed() -> None:
     worker.die()
     for _ in range(3):
         worker = FakeWorker(lane)
-        worker.die()
         worker.die()
     last = FakeWorker(lane)
     assert runs[3].outcome == ""
@@ -168,3 +258,81 @@ async def test_a_resumed_runs_times_are_of_its_life_not_of_its_last_worker() -> 
     # When its first step was, only the lost worker knew.
     assert (fields["queue_ms"], fields["prefill_ms"]) == (None, None)
     assert isinstance(fields["decode_ms"], float)
+
+
+async def test_a_run_whose_sequence_is_taken_away_resumes_later_and_hears_no_late_frames() -> None:
+    lane = make_lane(concurrency=1)
+    worker = FakeWorker(lane)
+    run = await lane.submit(request(tokens=(1, 2)))
+    worker.tokens(run.number, 10, text="a")
+    old = run.number
+
+    lane._preempt(run)
+    assert worker.cancelled == [old]
+    assert lane.queued == 1
+    worker.tokens(old, 11, text="late")
+    worker.finish(old)
+    assert (run.produced, run.outcome) == ([10], "")
+
+    lane._dispatch()
+    assert worker.started == [old, run.number]
+    assert run.number != old
+    assert unpack_tokens(worker.starts[-1].tokens) == [1, 2, 10]
+    worker.tokens(old, 11, text="later still")
+    worker.tokens(run.number, 12, text="b")
+    worker.finish(run.number)
+    assert await text_of(run) == "ab"
+    assert lane.idle.is_set()
+
+
+async def test_a_run_that_waits_after_a_preemption_can_be_cancelled_and_closed() -> None:
+    lane = make_lane(concurrency=1)
+    worker = FakeWorker(lane)
+    runs = [await lane.submit(request()) for _ in range(2)]
+    for run in runs:
+        lane._preempt(run)
+    runs[0].close()
+    assert worker.started[2:] == [runs[1].number]  # there was room for it
+    lane._preempt(runs[1])
+    lane.close(Unavailable("over"))
+    assert [run.outcome for run in runs] == ["cancelled", "unavailable"]
+    assert len(worker.cancelled) == 3
+
+
+async def test_runs_that_a_smaller_context_cannot_hold_end_with_what_they_have() -> None:
+    lane = make_lane(concurrency=3)
+    first = FakeWorker(lane, context=64)
+    full = await lane.submit(request(tokens=(1,) * 4))
+    fits = await lane.submit(request(tokens=(2,) * 4, max_tokens=50))
+    wide = await lane.submit(request(tokens=(3,) * 40))
+    fresh = await lane.submit(request(tokens=(4,) * 40))
+    first.tokens(full.number, *[9] * 40, text="all of it")
+    first.tokens(fits.number, *SOME, text="some")
+    first.tokens(wide.number, *SOME, text="wide")
+    first.die(Death.REPLACED)
+
+    second = FakeWorker(lane, context=32)
+    assert await text_of(full) == "all of it"
+    assert (full.finish.reason, full.finish.completion_tokens) == ("length", 40)
+    assert await text_of(wide) == "wide"
+    assert wide.finish.reason == "length"
+    with pytest.raises(ContextLengthExceeded, match="made smaller"):
+        await text_of(fresh)
+    assert second.started == [fits.number]
+    assert second.starts[0].max_tokens == 28
+    second.die(Death.REPLACED)
+
+    third = FakeWorker(lane, context=128)
+    assert third.starts[0].max_tokens == 50
+
+
+async def test_tokens_of_one_vocabulary_are_never_carried_on_in_another() -> None:
+    lane = make_lane()
+    first = FakeWorker(lane, vocabulary=100)
+    run = await lane.submit(request())
+    first.die(Death.REPLACED)
+    second = FakeWorker(lane, vocabulary=200)
+    with pytest.raises(Unavailable, match="replaced"):
+        await text_of(run)
+    assert second.started == []
+    assert (await lane.submit(request(tokens=(150,)))).prompt == [150]

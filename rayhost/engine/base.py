@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int32 = NDArray[np.int32]
+State = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 
@@ -45,6 +46,7 @@ class Facts:
     concurrency: int
     batch: int
     chat: bool
+    trims: bool = True  # cells behind a position can be dropped, and those before it stay good
 
 
 class Batch:
@@ -100,15 +102,33 @@ class Engine(Protocol):
         """Return (batch.outputs, vocabulary) logits, writable, valid until the next decode."""
         ...
 
-    def truncate(self, slot: int, length: int) -> bool:
+    def truncate(self, slot: int, length: int) -> None:
         """Free the KV cells of a slot from position `length` on.
 
-        Return False where the model cannot keep a beginning alone: all of them are free then.
+        Unless `Facts.trims`, `length` is 0 or all that the slot holds.
         """
         ...
 
-    def forget(self, slot: int) -> None:
-        """Free every KV cell of a slot."""
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` the first `length` cells of `source`, instead of what it holds.
+
+        Unless `Facts.trims`, `length` is all that the source holds.
+        """
+        ...
+
+    def snapshot_bytes(self, slot: int) -> int:
+        """Return the size that a snapshot of a slot would have."""
+        ...
+
+    def snapshot(self, slot: int) -> State:
+        """Return a copy of a slot's KV cells, in bytes that only this setup can read."""
+        ...
+
+    def restore(self, slot: int, state: State) -> None:
+        """Give a slot the cells of a snapshot, instead of what it holds.
+
+        Raises EngineFailed where they do not fit.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as llama
 
-from rayhost.engine.base import Batch, EngineFailed, Facts, LoadError, Logits
+from rayhost.engine.base import Batch, EngineFailed, Facts, LoadError, Logits, State
 from rayhost.engine.codec import LlamaCodec
 from rayhost.ipc.messages import Load
 
@@ -66,12 +66,7 @@ class LlamaEngine:
             size = f"{load.concurrency} sequences of {load.context} tokens"
             raise LoadError(_log.reason(f"llama.cpp could not create a context of {size}"))
         self._memory = llama.llama_get_memory(self._context)
-        # A recurrent state cannot go back, and of a sliding window the cells before it are gone.
-        self._keeps_prefixes = not (
-            llama.llama_model_is_recurrent(self._model)
-            or llama.llama_model_is_hybrid(self._model)
-            or llama.llama_model_n_swa(self._model) > 0
-        )
+        self._unified = load.kv_layout == "unified"
         if not self._memory or llama.llama_model_has_encoder(self._model):
             raise LoadError(f"the architecture {architecture!r} does not generate text")
         self.codec = LlamaCodec(self._model, vocab, load.context)
@@ -88,6 +83,12 @@ class LlamaEngine:
             concurrency=load.concurrency,
             batch=load.batch,
             chat=self.codec.has_chat,
+            # A recurrent state cannot go back; of a sliding window the cells before it are gone.
+            trims=not (
+                llama.llama_model_is_recurrent(self._model)
+                or llama.llama_model_is_hybrid(self._model)
+                or llama.llama_model_n_swa(self._model) > 0
+            ),
         )
         self.batch = Batch(load.batch)
         self._raw = self._share(self.batch)
@@ -160,31 +161,58 @@ class LlamaEngine:
         pointer = llama.llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (self.batch.outputs, self.facts.vocabulary))
 
-    def truncate(self, slot: int, length: int) -> bool:
+    def truncate(self, slot: int, length: int) -> None:
         """Free the KV cells of a slot from position `length` on.
 
-        Return False where the model cannot keep a beginning alone: all of them are free then.
+        Unless `Facts.trims`, `length` is 0 or all that the slot holds.
         """
-        keep = length if self._keeps_prefixes else 0
-        llama.llama_memory_seq_rm(self._memory, slot, keep, -1)
-        return keep == length
+        if length == 0:
+            self.forget(slot)
+        elif self.facts.trims:
+            llama.llama_memory_seq_rm(self._memory, slot, length, -1)
 
     def forget(self, slot: int) -> None:
         """Free every KV cell of a slot."""
         llama.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
-    def snapshot(self, slot: int) -> bytes:
-        """Return a copy of a slot's KV cells."""
-        room = llama.llama_state_seq_get_size(self._context, slot)
-        copy = (ctypes.c_uint8 * room)()
-        written = llama.llama_state_seq_get_data(self._context, copy, room, slot)
-        return ctypes.string_at(copy, written)
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Give `target` the first `length` cells of `source`, instead of what it holds.
 
-    def restore(self, slot: int, snapshot: bytes) -> None:
-        """Give a slot the KV cells of a snapshot. Raises EngineFailed where they do not fit."""
-        raw = (ctypes.c_uint8 * len(snapshot)).from_buffer_copy(snapshot)
-        if not llama.llama_state_seq_set_data(self._context, raw, len(snapshot), slot):
-            raise EngineFailed(f"a snapshot of {len(snapshot)} bytes could not be restored")
+        Unless `Facts.trims`, `length` is all that the source holds.
+        """
+        if self._unified and self.facts.trims:
+            self.forget(target)
+            llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+            return
+        # llama.cpp copies between streams as a whole stream, whatever it holds: 8 ms for one of
+        # 2,048 cells of 23 kB, where this takes 1.5 ms for 330 tokens and 5 ms for 1,000.
+        self.restore(target, self.snapshot(source))
+        self.truncate(target, length)
+
+    def snapshot_bytes(self, slot: int) -> int:
+        """Return the size that a snapshot of a slot would have."""
+        size: int = llama.llama_state_seq_get_size(self._context, slot)
+        return size
+
+    def snapshot(self, slot: int) -> State:
+        """Return a copy of a slot's KV cells, in bytes that only this setup can read."""
+        room = self.snapshot_bytes(slot)
+        state = np.empty(room, np.uint8)
+        if llama.llama_state_seq_get_data(self._context, _bytes(state), room, slot) != room:
+            raise EngineFailed(f"the cells of slot {slot} could not be copied")
+        return state
+
+    def restore(self, slot: int, state: State) -> None:
+        """Give a slot the cells of a snapshot, instead of what it holds.
+
+        Raises EngineFailed where they do not fit.
+        """
+        if not llama.llama_state_seq_set_data(self._context, _bytes(state), state.size, slot):
+            raise EngineFailed(f"a snapshot of {state.size} bytes could not be restored")
+
+
+def _bytes(state: State) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def _metadata(model: Any, key: str) -> str:

@@ -49,6 +49,10 @@ class Load(Message, frozen=True):
     ubatch: int = 512  # most tokens that the compute graph takes at once; at most `batch` counts
     flash_attention: bool = True
     outputs: int = 0  # most logits rows of one step; 0: one for each sequence
+    snapshot_bytes: int = 0  # room in RAM for KV cells of past requests
+    snapshot_dir: str = ""  # where the most used of them outlive the worker; empty: nowhere
+    snapshot_dir_bytes: int = 0
+    preload: tuple[str, ...] = ()  # system prompts (text, without a chat template) held ready
 
 
 class Prepare(Message, frozen=True):
@@ -143,6 +147,7 @@ class Finished(Message, frozen=True):
     started_ns: int  # first step that computed any of it
     first_token_ns: int
     finished_ns: int
+    n_reused: int = 0  # tokens of the prompt that were not computed for this run
 
 
 PAYLOAD: dict[Kind, type[Message]] = {

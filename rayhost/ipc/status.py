@@ -21,6 +21,20 @@ class Word(IntEnum):
     PREFILL_TOKENS = 8
     DECODE_TOKENS = 9
     FINISHED = 10  # requests that ended
+    REUSED_IDLE = 11  # requests that began with cells of an idle sequence,
+    REUSED_BUSY = 12  # of one that was running,
+    REUSED_RAM = 13  # of a snapshot in memory,
+    REUSED_DISK = 14  # of one that came from disk
+    REUSED_IDLE_TOKENS = 15
+    REUSED_BUSY_TOKENS = 16
+    REUSED_RAM_TOKENS = 17
+    REUSED_DISK_TOKENS = 18
+    REUSED_IDLE_NS = 19  # estimate of the prefill that this spared, less what the copy took
+    REUSED_BUSY_NS = 20
+    REUSED_RAM_NS = 21
+    REUSED_DISK_NS = 22
+    SNAPSHOTS = 23  # in memory now
+    SNAPSHOT_BYTES = 24
 
 
 class StatusPage:

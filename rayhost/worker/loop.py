@@ -1,6 +1,6 @@
 """The step loop: the worker's only thread that touches the engine.
 
-    drain inbox → admit → plan → llama_decode → sample where due → tell the front, one doorbell
+    drain inbox → begin → plan → llama_decode → sample where due → tell the front, one doorbell
 
 A step is the latency of everything: a cancel frees its slot before the next one begins.
 """
@@ -23,9 +23,11 @@ from rayhost.ipc.messages import (
     unpack_tokens,
 )
 from rayhost.ipc.status import StatusPage, Word
+from rayhost.worker.cells import Cells
 from rayhost.worker.output import TextStream
 from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
+from rayhost.worker.snapshots import Snapshots
 
 Inbox = queue.SimpleQueue[tuple[int, Message]]
 Reason = Literal["stop", "length"]
@@ -57,6 +59,7 @@ class StepLoop:
         out: Out,
         status: StatusPage,
         target_ns: int,
+        snapshots: Snapshots,
         now: Callable[[], int] = clock.now_ns,
     ) -> None:
         self._engine = engine
@@ -68,7 +71,10 @@ class StepLoop:
         self._sampler = Sampler(engine.facts.vocabulary)
         self._stopped = False
         facts = engine.facts
-        self.scheduler = Scheduler(facts.concurrency, facts.batch, target_ns)
+        self._cells = Cells(engine, snapshots, status, now)
+        self.scheduler = Scheduler(
+            facts.concurrency, facts.batch, target_ns, snapshots, trims=facts.trims
+        )
 
     def run(self) -> None:
         """Step while there is work, sleep on the inbox while there is none."""
@@ -86,9 +92,7 @@ class StepLoop:
         """One turn of the loop."""
         began = self._now()
         self._drain()
-        for sequence in self.scheduler.admit():
-            if not self._engine.truncate(sequence.slot, sequence.computed):
-                sequence.computed = 0
+        self._cells.apply(self.scheduler.begin(), self.scheduler.times.prefill_ns)
         chunks = self.scheduler.plan()
         if chunks:
             self._compute(chunks, began)
@@ -165,6 +169,9 @@ class StepLoop:
     def _compute(self, chunks: list[Chunk], began: int) -> None:
         batch = self._engine.batch
         batch.clear()
+        # llama.cpp computes neighbouring slots together; out of order, each by itself (40 against
+        # 60 ms for 8).
+        chunks.sort(key=lambda chunk: chunk.sequence.slot)
         for sequence, size, due in chunks:
             sequence.started_ns = sequence.started_ns or began
             end = sequence.computed + size
@@ -177,6 +184,8 @@ class StepLoop:
         decoding = sum(chunk.sequence.decoding for chunk in chunks)
         for sequence, size, _ in chunks:
             sequence.computed += size
+            if sequence.computed == sequence.checkpoint:
+                self._cells.keep(sequence.slot, sequence.tokens[: sequence.computed])
         due_now = [chunk.sequence for chunk in chunks if chunk.due]
         if due_now:
             self._extend(due_now)
@@ -213,6 +222,7 @@ class StepLoop:
                 started_ns=sequence.started_ns,
                 first_token_ns=sequence.first_token_ns,
                 finished_ns=self._now(),
+                n_reused=sequence.reused,
             ),
         )
         self._status[Word.FINISHED] += 1

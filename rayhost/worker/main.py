@@ -26,6 +26,7 @@ from rayhost.ipc.messages import Cancel, Load, LoadFailed, Prepare, Ready, decod
 from rayhost.worker.loop import Inbox, StepLoop
 from rayhost.worker.outbox import Outbox
 from rayhost.worker.prepare import Prompts, prepare_forever
+from rayhost.worker.snapshots import Snapshots
 
 _PR_SET_PDEATHSIG = 1
 _FRAMES_AT_ONCE = 256
@@ -99,6 +100,7 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
         out=outbox,
         status=end.status,
         target_ns=load.inter_token_ms * 1_000_000,
+        snapshots=Snapshots(load.snapshot_bytes, trims=engine.facts.trims),
     ).run()
 
 

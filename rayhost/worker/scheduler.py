@@ -2,7 +2,8 @@
 
 There is no prefill phase and no decode phase: each step lets `computed` chase `len(tokens)` under
 one token budget, decoding sequences first, then prefill chunks in order of arrival. While anything
-decodes, the prefill share is what fits into the profile's inter-token time at the measured speed.
+decodes, the prefill share is what fits into the profile's inter-token time at the measured speed;
+into a multiple of it where more sequences wait for their first token than for the next.
 """
 
 from collections import deque
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from rayhost.worker.prefixes import Prefixes, Promise, Source
 from rayhost.worker.sequence import Sequence
-from rayhost.worker.slots import FreeSlots
+from rayhost.worker.snapshots import Snapshots
 
 MIN_CHUNK = 16  # prefill goes on even where one decode step already takes the whole target
+_MOST_PATIENCE = 8.0  # times the inter-token target
 _MEMORY = 0.8  # weight of the past in the moving averages: follows a change within ten steps
 
 
@@ -23,6 +26,14 @@ class Chunk(NamedTuple):
     sequence: Sequence
     size: int
     due: bool
+
+
+class Begin(NamedTuple):
+    """The cells of `sequence.slot` become those of `source`; they held the tokens `lost`."""
+
+    sequence: Sequence
+    source: Source
+    lost: list[int]
 
 
 @dataclass(slots=True)
@@ -55,11 +66,20 @@ class Scheduler:
     Both are in order of arrival. Each slot is held by at most one running sequence.
     """
 
-    def __init__(self, slots: int, batch: int, target_ns: int) -> None:
+    def __init__(
+        self,
+        slots: int,
+        batch: int,
+        target_ns: int,
+        snapshots: Snapshots,
+        *,
+        trims: bool = True,
+    ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.times = StepTimes()
-        self._free = FreeSlots(slots)
+        self._prefixes = Prefixes(slots, snapshots, trims=trims)
+        self._trims = trims
         self._batch = batch
         self._target_ns = target_ns
 
@@ -83,42 +103,87 @@ class Scheduler:
             return
         self.running.remove(sequence)
         slot, sequence.slot = sequence.slot, -1
-        self._free.give(slot, sequence.tokens[: sequence.computed])
+        self._prefixes.give(slot, sequence.tokens[: sequence.computed])
 
     def find(self, request_id: int) -> Sequence | None:
         """Return the sequence of a request, or None."""
         return next((s for s in self if s.request_id == request_id), None)
 
-    def admit(self) -> list[Sequence]:
-        """Give free slots to waiting sequences, first come first served; return who got one.
+    def begin(self) -> list[Begin]:
+        """Give cells to those who can begin now; return what is to be done, in this order.
 
-        `computed` is then what the slot's cells hold of a sequence; the rest of them must go.
+        Those are sequences whose leader has come far enough or has left, then the waiting ones for
+        which there is a slot, first come first served. `computed` already counts the new cells.
         """
-        admitted = []
-        while self._free and self.waiting:
+        begun = []
+        for index, sequence in enumerate(self.running):
+            leader = sequence.leader
+            if leader is None or (leader.slot >= 0 and leader.computed < sequence.fork_at):
+                continue
+            source, promise = self._prefixes.find(
+                sequence.tokens, self.running[:index], Source("cold")
+            )
+            if self._follow(sequence, source, promise):
+                begun.append(Begin(sequence, source, []))
+        while self._prefixes.idle and self.waiting:
             sequence = self.waiting.popleft()
-            sequence.slot, sequence.computed = self._free.take(sequence.tokens)
+            sequence.slot, source, promise, lost = self._prefixes.place(
+                sequence.tokens, self.running
+            )
+            if not self._follow(sequence, source, promise):
+                source = Source("cold")
+            begun.append(Begin(sequence, source, lost))
             self.running.append(sequence)
-            admitted.append(sequence)
-        return admitted
+        return begun
+
+    def _follow(self, sequence: Sequence, source: Source, promise: Promise | None) -> bool:
+        """Let a sequence wait for what is promised, or return True: it has its beginning."""
+        if promise is not None:
+            sequence.leader, sequence.fork_at = promise
+            return False
+        sequence.leader = None
+        sequence.computed = source.length
+        sequence.reused = min(source.length, sequence.n_prompt)
+        sequence.checkpoint = self._prefixes.checkpoint(
+            sequence.tokens,
+            (other for other in self.running if other is not sequence),
+            source.length,
+        )
+        return True
 
     def plan(self) -> list[Chunk]:
         """Return the chunks of the next step, at most `batch` tokens in all.
 
-        Concurrency never exceeds the batch, so every decoding sequence is in every step.
+        Concurrency never exceeds the batch, so every decoding sequence is in every step. Who waits
+        for a leader is left out: his part of the batch brings the leader there sooner.
         """
         chunks = [Chunk(s, 1, True) for s in self.running if s.decoding]
         room = self._batch - len(chunks)
         if chunks:
-            room = self.times.chunk(self._target_ns, room)
+            # Who waits for a first token counts as much as who waits for the next one: after a
+            # burst of arrivals, the few that are decoding stand still once instead of haltingly.
+            crowd = (len(self.running) - len(chunks)) / len(chunks)
+            patience = min(max(1.0, crowd), _MOST_PATIENCE)
+            room = self.times.chunk(round(patience * self._target_ns), room)
         for sequence in self.running:
             if room <= 0:
                 break
-            if not sequence.decoding:
-                size = min(room, sequence.missing)
+            if not sequence.decoding and sequence.leader is None:
+                size = min(room, self._to_border(sequence))
                 chunks.append(Chunk(sequence, size, size == sequence.missing))
                 room -= size
         return chunks
+
+    def _to_border(self, sequence: Sequence) -> int:
+        """Return how far one chunk of a sequence may go.
+
+        Cells that cannot be trimmed are of use to others only at the very end of what is shared.
+        """
+        if self._trims:
+            return sequence.missing
+        borders = [s.fork_at for s in self.running if s.leader is sequence]
+        ahead = [at for at in (*borders, sequence.checkpoint) if at > sequence.computed]
+        return min([*ahead, len(sequence.tokens)]) - sequence.computed
 
 
 def _blend(past: float, new: float) -> float:

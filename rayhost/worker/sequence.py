@@ -1,10 +1,12 @@
 """A request inside the worker: its tokens and how many of them the KV cache holds.
 
 Everything else is derived. `tokens` is the prompt and what was generated; `computed` of them are
-in the KV cache of `slot`; when all but none are missing, the next token is due.
+in the KV cache of `slot`; when all but none are missing, the next token is due. A sequence with a
+`leader` waits: as soon as that one holds their common beginning, it is copied.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from rayhost.ipc.messages import Sampling
 from rayhost.worker.output import TextStream
@@ -22,6 +24,10 @@ class Sequence:
     text: TextStream
     slot: int = -1
     computed: int = 0
+    reused: int = 0  # of the prompt, not computed for this request
+    leader: Self | None = None
+    fork_at: int = 0  # tokens in common with the leader
+    checkpoint: int = 0  # where a copy of the cells is to be kept for others; 0: nowhere
     started_ns: int = 0
     first_token_ns: int = 0
 

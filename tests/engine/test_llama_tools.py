@@ -30,7 +30,24 @@ def test_a_restored_slot_goes_on_as_the_one_it_was_copied_from(
 def test_a_snapshot_that_is_none_is_refused(tiny_model: Path) -> None:
     engine = LlamaEngine(load(tiny_model))
     with pytest.raises(EngineFailed, match="7 bytes"):
-        engine.restore(0, b"no good")
+        engine.restore(0, np.frombuffer(b"no good", np.uint8))
+
+
+@pytest.mark.parametrize("layout", ["split", "unified"])
+def test_a_copied_beginning_goes_on_as_if_it_had_been_computed(
+    tiny_model: Path, layout: str
+) -> None:
+    engine = LlamaEngine(load(tiny_model, kv_layout=layout))
+    begin, end = prompt(1, 40), prompt(2, 9)
+    expected = alone(engine, begin + end, 2)
+    compute(engine, 1, begin + prompt(3, 30), 128)
+    compute(engine, 2, prompt(4, 50), 128)  # what the target holds goes
+    engine.copy(1, 2, len(begin))
+    engine.truncate(1, 0)  # and the copy does not need its source
+    engine.batch.clear()
+    engine.batch.add(2, end, len(begin), due=True)
+    engine.decode()
+    assert int(engine.logits()[0].argmax()) == expected[0]
 
 
 def test_more_outputs_than_slots_can_be_asked_for(tiny_model: Path) -> None:

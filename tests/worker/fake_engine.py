@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from rayhost.engine.base import Batch, EngineFailed, Facts, Logits
+from rayhost.engine.base import Batch, EngineFailed, Facts, Logits, State
 from rayhost.engine.sampling import Sampler
 from rayhost.ipc.messages import Sampling
 from tests.worker.text_oracle import cut_at_stop
@@ -35,7 +35,9 @@ def next_logits(tokens: list[int]) -> Logits:
 class FakeEngine:
     """An Engine of `slots` slots of `context` tokens. `fail` makes the next decode raise."""
 
-    def __init__(self, slots: int = 3, context: int = 48, batch: int = 16) -> None:
+    def __init__(
+        self, slots: int = 3, context: int = 48, batch: int = 16, *, trims: bool = True
+    ) -> None:
         self.facts = Facts(
             architecture="fake",
             quantization="none",
@@ -47,12 +49,12 @@ class FakeEngine:
             concurrency=slots,
             batch=batch,
             chat=False,
+            trims=trims,
         )
         self.batch = Batch(batch)
         self.cells: list[list[int]] = [[] for _ in range(slots)]
         self.sizes: list[int] = []  # tokens of every batch so far
         self.fail = False
-        self.keeps_prefixes = True
         self._rows: list[Logits] = []
 
     def decode(self) -> None:
@@ -83,16 +85,30 @@ class FakeEngine:
         """Return the rows of the last batch."""
         return np.array(self._rows)
 
-    def truncate(self, slot: int, length: int) -> bool:
-        """Empty a slot from a position on; wholly, where prefixes cannot be kept."""
-        assert length <= len(self.cells[slot]), f"slot {slot} does not hold {length}"
-        keep = length if self.keeps_prefixes else 0
-        del self.cells[slot][keep:]
-        return keep == length
+    def truncate(self, slot: int, length: int) -> None:
+        """Empty a slot from a position on."""
+        held = len(self.cells[slot])
+        assert length <= held, f"slot {slot} holds {held}, not {length}"
+        assert self.facts.trims or length in (0, held), "these cells cannot be trimmed"
+        del self.cells[slot][length:]
 
-    def forget(self, slot: int) -> None:
-        """Empty a slot."""
-        self.cells[slot].clear()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the beginning of a slot."""
+        assert source != target
+        self.restore(target, self.snapshot(source))
+        self.truncate(target, length)
+
+    def snapshot_bytes(self, slot: int) -> int:
+        """Four bytes a token."""
+        return 4 * len(self.cells[slot])
+
+    def snapshot(self, slot: int) -> State:
+        """Return the tokens as bytes."""
+        return np.asarray(self.cells[slot], np.int32).view(np.uint8)
+
+    def restore(self, slot: int, state: State) -> None:
+        """Take a snapshot's tokens."""
+        self.cells[slot] = state.view(np.int32).tolist()
 
 
 class FakeCodec:

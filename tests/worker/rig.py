@@ -17,6 +17,7 @@ from rayhost.ipc.messages import (
 )
 from rayhost.ipc.status import StatusPage
 from rayhost.worker.loop import Inbox, StepLoop
+from rayhost.worker.snapshots import Snapshots
 from tests.worker.fake_engine import FakeCodec, FakeEngine
 
 GREEDY = Sampling(temperature=0.0)
@@ -80,7 +81,9 @@ class Record:
 class Rig:
     """`loop` and everything around it. Its clock goes on by 1 ms each time it is read."""
 
-    def __init__(self, engine: FakeEngine | None = None) -> None:
+    def __init__(
+        self, engine: FakeEngine | None = None, snapshots: Snapshots | None = None
+    ) -> None:
         self.engine = engine or FakeEngine()
         self.inbox: Inbox = queue.SimpleQueue()
         self.out = Record()
@@ -93,6 +96,7 @@ class Rig:
             out=self.out,
             status=self.status,
             target_ns=5_000_000,
+            snapshots=Snapshots(0) if snapshots is None else snapshots,  # an empty one is false
             now=lambda: next(self.clock),
         )
 

@@ -371,27 +371,3 @@ def test_run_ends_at_once_when_stop_is_the_first_message() -> None:
     rig.inbox.put((0, Stop()))
     rig.loop.run()
     assert rig.engine.sizes == []
-
-
-def test_a_request_computes_only_what_its_slot_does_not_hold_yet() -> None:
-    rig = Rig()
-    rig.start(1, [1, 2, 3, 4, 5, 6], 3)
-    rig.finish()
-    computed = rig.status[Word.PREFILL_TOKENS]
-    conversation = [1, 2, 3, 4, 5, 6, *rig.told(1).ids]
-    rig.start(2, [*conversation, 7, 8], 3)
-    rig.finish()
-    # All but the last token of the answer, which nothing was computed from, and what is new.
-    assert rig.status[Word.PREFILL_TOKENS] == computed + 3
-    expected = reference([*conversation, 7, 8], 3, GREEDY)
-    assert rig.told(2).result == expected
-
-
-def test_a_model_that_keeps_no_beginnings_computes_everything() -> None:
-    rig = Rig(FakeEngine(slots=1))
-    rig.engine.keeps_prefixes = False
-    for number in (1, 2):
-        rig.start(number, [1, 2, 3, 4], 3)
-        rig.finish()
-        assert rig.status[Word.PREFILL_TOKENS] == 4 * number
-        assert rig.told(number).result == reference([1, 2, 3, 4], 3, GREEDY)

@@ -10,6 +10,7 @@ from rayhost.ipc.messages import Sampling
 from rayhost.worker.output import TextStream
 from rayhost.worker.scheduler import MIN_CHUNK, Chunk, Scheduler, StepTimes
 from rayhost.worker.sequence import Sequence
+from rayhost.worker.snapshots import Snapshots
 
 TARGET_NS = 50_000_000
 
@@ -17,7 +18,7 @@ TARGET_NS = 50_000_000
 def sequence(number: int, prompt: int = 4, max_tokens: int = 3) -> Sequence:
     return Sequence(
         request_id=number,
-        tokens=[1] * prompt,
+        tokens=[number] * prompt,  # nobody shares anything
         n_prompt=prompt,
         max_tokens=max_tokens,
         sampling=Sampling(),
@@ -31,7 +32,7 @@ def compute(scheduler: Scheduler, chunks: list[Chunk]) -> None:
         chunk.sequence.computed += chunk.size
         if chunk.due:
             chunk.sequence.first_token_ns = 1
-            chunk.sequence.tokens.append(1)
+            chunk.sequence.tokens.append(chunk.sequence.request_id)
             if chunk.sequence.n_generated == chunk.sequence.max_tokens:
                 scheduler.remove(chunk.sequence)
 
@@ -90,11 +91,11 @@ def test_whatever_comes_and_goes_every_plan_is_sound_and_everybody_finishes(
     slots: int, spare: int, turns: list[Turn]
 ) -> None:
     batch = slots + spare
-    scheduler = Scheduler(slots, batch, TARGET_NS)
+    scheduler = Scheduler(slots, batch, TARGET_NS, Snapshots(0))
     number = tokens_left = 0
 
     def step(step_ns: int) -> None:
-        scheduler.admit()
+        scheduler.begin()
         chunks = scheduler.plan()
         check(scheduler, chunks, slots, batch)
         decoding = sum(chunk.sequence.decoding for chunk in chunks)
@@ -119,60 +120,60 @@ def test_whatever_comes_and_goes_every_plan_is_sound_and_everybody_finishes(
         step(10**9)
     assert not scheduler.busy
     scheduler.add(sequence(number))
-    scheduler.admit()
+    scheduler.begin()
     assert len(scheduler.running) == 1
 
 
 def test_slots_go_to_those_who_came_first() -> None:
-    scheduler = Scheduler(2, 8, TARGET_NS)
+    scheduler = Scheduler(2, 8, TARGET_NS, Snapshots(0))
     first, second, third = sequence(1), sequence(2), sequence(3)
     for arriving in (first, second, third):
         scheduler.add(arriving)
-    scheduler.admit()
+    scheduler.begin()
     assert scheduler.running == [first, second]
     slot = first.slot
     scheduler.remove(first)
-    assert scheduler.admit() == [third]
+    assert [begun.sequence for begun in scheduler.begin()] == [third]
     assert scheduler.running == [second, third]
     assert third.slot == slot
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_a_decoding_sequence() -> None:
-    scheduler = Scheduler(2, 64, TARGET_NS)
+    scheduler = Scheduler(2, 64, TARGET_NS, Snapshots(0))
     decoding, arriving = sequence(1, max_tokens=100), sequence(2, prompt=200)
     scheduler.add(decoding)
-    scheduler.admit()
+    scheduler.begin()
     compute(scheduler, scheduler.plan())
     scheduler.times.learn(0, 1, TARGET_NS // 2)
     scheduler.times.learn(10, 0, 10 * TARGET_NS // 60)  # 30 tokens fit into the other half
     scheduler.add(arriving)
-    scheduler.admit()
+    scheduler.begin()
     assert scheduler.plan() == [Chunk(decoding, 1, True), Chunk(arriving, 30, False)]
 
 
 def test_alone_a_prompt_gets_the_whole_batch() -> None:
-    scheduler = Scheduler(2, 64, TARGET_NS)
+    scheduler = Scheduler(2, 64, TARGET_NS, Snapshots(0))
     arriving = sequence(1, prompt=200)
     scheduler.add(arriving)
-    scheduler.admit()
+    scheduler.begin()
     assert scheduler.plan() == [Chunk(arriving, 64, False)]
 
 
 def test_a_resumed_run_is_due_when_prompt_and_answer_so_far_are_computed() -> None:
-    scheduler = Scheduler(1, 64, TARGET_NS)
+    scheduler = Scheduler(1, 64, TARGET_NS, Snapshots(0))
     resumed = sequence(1, prompt=10, max_tokens=20)
     resumed.tokens += [2] * 5
     scheduler.add(resumed)
-    scheduler.admit()
+    scheduler.begin()
     assert scheduler.plan() == [Chunk(resumed, 15, True)]
 
 
 def test_removing_one_that_waits_frees_no_slot() -> None:
-    scheduler = Scheduler(1, 8, TARGET_NS)
+    scheduler = Scheduler(1, 8, TARGET_NS, Snapshots(0))
     running, waiting = sequence(1), sequence(2)
     scheduler.add(running)
     scheduler.add(waiting)
-    scheduler.admit()
+    scheduler.begin()
     scheduler.remove(waiting)
     assert scheduler.find(2) is None
     assert scheduler.find(1) is running

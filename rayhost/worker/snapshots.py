@@ -1,0 +1,217 @@
+"""Copies of KV cells in memory, for requests that begin as an earlier one did.
+
+Invariant: `bytes_used` never exceeds the limit; what saves the least time for its bytes goes
+first, and pinned ones never. Used by the step thread only; a `Snapshot` itself never changes, so
+other threads may read those that they were given.
+
+The rank is GreedyDual-Size-Frequency (L. Cherkasova, "Improving WWW Proxies Performance with
+Greedy-Dual-Size-Frequency Caching Policy", HP Labs, HPL-98-69, 1998): clock + uses x cost / size
+as of the last use, in milliseconds per byte; what is evicted moves the clock on to its own rank,
+so that what was once popular and is not asked for any more is overtaken.
+"""
+
+import math
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from rayhost.engine.base import State
+from rayhost.ipc.messages import pack_tokens
+
+TOKEN_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """The KV cells of `tokens` (int32, as `pack_tokens` makes them), exactly. Not to be changed."""
+
+    tokens: bytes
+    state: State
+    saved_ms: float  # what computing it took, and what restoring all of it saves
+    value_ms: float  # `saved_ms`, and what it has saved since: the paper's uses x cost
+    tier: Literal["ram", "disk"] = "ram"  # where it came from
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes of a limit."""
+        return len(self.tokens) + self.state.nbytes
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    snapshot: Snapshot
+    rank: float
+    pinned: bool
+
+
+class Snapshots:
+    """A store of at most `limit_bytes`. One for each worker.
+
+    `trims` tells whether a restored state can be cut (see `Facts.trims`). Where it can, a
+    snapshot makes those of its own beginnings redundant.
+    """
+
+    def __init__(self, limit_bytes: int, *, trims: bool = True) -> None:
+        self.bytes_used = 0
+        self._limit = limit_bytes
+        self._trims = trims
+        self._clock = 0.0
+        self._entries: dict[bytes, _Entry] = {}
+        # Sorted: what begins alike stands together, so a search is a bisection by memcmp.
+        self._keys: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def best(self, tokens: list[int], *, exact: bool) -> tuple[Snapshot | None, int]:
+        """Return the snapshot with the longest beginning of `tokens[:-1]`, and that length.
+
+        With `exact`, only one that is such a beginning from end to end; else a longer one may
+        have to be cut to the length. (None, 0) where nothing is shared.
+        """
+        want = pack_tokens(tokens[:-1])
+        if exact:
+            key = next(self._beginnings(want), b"")
+        else:
+            at = bisect_left(self._keys, want)
+            beside = self._keys[max(at - 1, 0) : at + 1]
+            key = max(beside, key=lambda other: common(other, want), default=b"")
+        length = common(key, want)
+        return (self._entries[key].snapshot, length) if length else (None, 0)
+
+    def used(self, snapshot: Snapshot, length: int | None = None) -> None:
+        """Raise the rank of a snapshot: the first `length` tokens of it, or all, were restored."""
+        entry = self._entries.get(snapshot.tokens)
+        if entry is None:  # evicted since it was found
+            return
+        kept = entry.snapshot
+        share = 1.0 if length is None else length * TOKEN_BYTES / len(kept.tokens)
+        entry.snapshot = replace(kept, value_ms=kept.value_ms + kept.saved_ms * share)
+        entry.rank = self._rank(entry.snapshot.value_ms, kept.size_bytes)
+
+    def worth(self, tokens: list[int], size_bytes: int, saved_ms: float) -> bool:
+        """Tell whether `put` would keep a state of this size: ask before paying for the copy.
+
+        A refusal counts as one: it ages what is stored.
+        """
+        key = pack_tokens(tokens)
+        if self._covers(key):
+            return False
+        return self._replaced(key, len(key) + size_bytes, saved_ms, pinned=False) is not None
+
+    def put(
+        self, tokens: list[int], state: State, saved_ms: float, *, pinned: bool = False
+    ) -> None:
+        """Keep the state of these tokens if its rank allows it. It must not be changed later."""
+        self.add(Snapshot(pack_tokens(tokens), state, saved_ms, value_ms=saved_ms), pinned=pinned)
+
+    def add(self, snapshot: Snapshot, *, pinned: bool = False) -> bool:
+        """Keep a snapshot, of which something may be known already; tell whether it is held now.
+
+        What is pinned is not evicted, and refused only where it does not fit beside other pinned
+        ones. A state that is already here, maybe as part of a longer one, is not stored again.
+        Raises ValueError for a snapshot of no tokens.
+        """
+        key, size = snapshot.tokens, snapshot.size_bytes
+        if not key:
+            raise ValueError("a snapshot of no tokens")
+        if key in self._entries:
+            self._entries[key].pinned |= pinned
+            return True
+        if not pinned and self._covers(key):
+            return True
+        replaced = self._replaced(key, size, snapshot.value_ms, pinned=pinned)
+        if replaced is None:
+            return False
+        redundant, evicted = replaced
+        for entry in redundant:
+            snapshot = replace(snapshot, value_ms=snapshot.value_ms + entry.snapshot.value_ms)
+            self._drop(entry)
+        for entry in evicted:
+            self._clock = max(self._clock, entry.rank)
+            self._drop(entry)
+        self._entries[key] = _Entry(snapshot, self._rank(snapshot.value_ms, size), pinned)
+        insort(self._keys, key)
+        self.bytes_used += size
+        return True
+
+    def hottest(self, limit_bytes: int) -> list[Snapshot]:
+        """Return what deserves `limit_bytes` most: the pinned ones, then by rank."""
+        ranked = sorted(self._entries.values(), key=lambda entry: (entry.pinned, entry.rank))
+        chosen = []
+        for entry in reversed(ranked):
+            if entry.snapshot.size_bytes <= limit_bytes:
+                limit_bytes -= entry.snapshot.size_bytes
+                chosen.append(entry.snapshot)
+        return chosen
+
+    def _rank(self, value_ms: float, size_bytes: int) -> float:
+        return self._clock + value_ms / size_bytes
+
+    def _covers(self, key: bytes) -> bool:
+        """Tell whether the state of these tokens is here, alone or as a beginning."""
+        if not self._trims:
+            return key in self._entries
+        at = bisect_left(self._keys, key)
+        return at < len(self._keys) and self._keys[at].startswith(key)
+
+    def _beginnings(self, key: bytes) -> Iterator[bytes]:
+        """Yield the stored keys that `key` begins with, the longest first."""
+        at = bisect_right(self._keys, key)
+        while at > 0:
+            before = self._keys[at - 1]
+            if key.startswith(before):
+                yield before
+                at -= 1
+            else:
+                # Whatever else `key` begins with sorts before, and `before` begins with it too.
+                key = key[: common(before, key) * TOKEN_BYTES]
+                at = bisect_right(self._keys, key, hi=at - 1)
+
+    def _replaced(
+        self, key: bytes, size: int, value_ms: float, *, pinned: bool
+    ) -> tuple[list[_Entry], list[_Entry]] | None:
+        """Return what a new snapshot makes redundant and what it evicts, or None: it is refused.
+
+        As in the paper, one that would have to go itself evicts nothing. But it moves the clock
+        by its share of the store: else a full store of once popular ones would refuse for ever.
+        """
+        if size > self._limit:
+            return None
+        begun = [self._entries[other] for other in self._beginnings(key)] if self._trims else []
+        redundant = [entry for entry in begun if not entry.pinned]
+        free = self._limit - self.bytes_used + sum(e.snapshot.size_bytes for e in redundant)
+        if free >= size:
+            return redundant, []
+        inherited = value_ms + sum(entry.snapshot.value_ms for entry in redundant)
+        rank = math.inf if pinned else self._rank(inherited, size)
+        others = (e for e in self._entries.values() if not e.pinned and e not in redundant)
+        evicted = []
+        for entry in sorted(others, key=lambda entry: entry.rank):
+            if entry.rank > rank:
+                break
+            evicted.append(entry)
+            free += entry.snapshot.size_bytes
+            if free >= size:
+                return redundant, evicted
+        self._clock += value_ms / self._limit
+        return None
+
+    def _drop(self, entry: _Entry) -> None:
+        key = entry.snapshot.tokens
+        del self._entries[key]
+        del self._keys[bisect_left(self._keys, key)]
+        self.bytes_used -= entry.snapshot.size_bytes
+
+
+def common(one: bytes, other: bytes) -> int:
+    """Return how many tokens both begin with."""
+    size = min(len(one), len(other))
+    if one[:size] == other[:size]:
+        return size // TOKEN_BYTES
+    count = size // TOKEN_BYTES
+    differ = np.frombuffer(one, np.int32, count) != np.frombuffer(other, np.int32, count)
+    return int(differ.argmax())

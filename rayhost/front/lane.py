@@ -30,7 +30,8 @@ _log = structlog.get_logger("rayhost.request")
 class Lane:
     """One model as the front sees it.
 
-    `state`, `reason` and `concurrency`, the sequences of its worker, are the supervisor's to set.
+    `state`, `reason`, `identity` and `concurrency`, the sequences of its worker, are the
+    supervisor's to set.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Lane:
         self.reason = ""
         self.context = 0
         self.chat = False
+        self.identity = b""  # of all that answers depend on; empty before the first worker
         self.concurrency = concurrency
         self._vocabulary = 0
         self._queue_limit = queue_limit
@@ -91,6 +93,7 @@ class Lane:
         The one that is now known to be what workers die of fails instead, and where there is one,
         the death says nothing against any other.
         """
+        self._metrics.restarted(self.name, death.name.lower())
         self._link = None
         self._settled.clear()
         lost = list(self._started.values())

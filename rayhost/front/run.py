@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Callable
 from rayhost import clock
 from rayhost.errors import ApiError
 from rayhost.front.blame import Record
-from rayhost.front.request import Finish, GenerateRequest
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest
 from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
 
 
 class ActiveRun:
     """The `Run` that the HTTP layer iterates. Times are CLOCK_MONOTONIC nanoseconds."""
+
+    cache: CacheOutcome = "bypass"  # a run that is shared is iterated through `front.flight`
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class ActiveRun:
         self.request = request
         self.prompt = prompt
         self.produced: list[int] = []
+        self.reused = 0  # tokens of the prompt that were not computed for it
         self.max_tokens = 0  # as far as the context lets it
         self.fit(context)
         self.arrived_ns = arrived_ns
@@ -80,7 +83,8 @@ class ActiveRun:
         """The worker says that this was all."""
         if self.first_token_ns >= finished.started_ns:  # else the first step was in a lost worker
             self.started_ns = finished.started_ns
-        self._finish = Finish(finished.reason, len(self.prompt), len(self.produced))
+        self.reused = finished.n_reused
+        self._finish = Finish(finished.reason, len(self.prompt), len(self.produced), self.reused)
         self._close(finished.reason)
 
     def end_outgrown(self) -> None:
@@ -142,6 +146,7 @@ def summary(run: ActiveRun) -> dict[str, object]:
         "model": run.model,
         "outcome": run.outcome,
         "prompt_tokens": len(run.prompt),
+        "reused_tokens": run.reused,
         "completion_tokens": len(run.produced),
         "queue_ms": between(run.arrived_ns, queued_until_ns),
         "prefill_ms": between(run.started_ns, run.first_token_ns),

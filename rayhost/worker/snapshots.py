@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rayhost.engine.base import State
 from rayhost.ipc.messages import pack_tokens
 
 TOKEN_BYTES = 4
@@ -29,7 +29,7 @@ class Snapshot:
     """The KV cells of `tokens` (int32, as `pack_tokens` makes them), exactly. Not to be changed."""
 
     tokens: bytes
-    state: NDArray[np.uint8]
+    state: State
     saved_ms: float  # what computing it took, and what restoring all of it saves
     value_ms: float  # `saved_ms`, and what it has saved since: the paper's uses x cost
     tier: Literal["ram", "disk"] = "ram"  # where it came from
@@ -82,13 +82,13 @@ class Snapshots:
         length = common(key, want)
         return (self._entries[key].snapshot, length) if length else (None, 0)
 
-    def used(self, snapshot: Snapshot, length: int | None = None) -> None:
-        """Raise the rank of a snapshot: the first `length` tokens of it, or all, were restored."""
+    def used(self, snapshot: Snapshot, length: int) -> None:
+        """Raise the rank of a snapshot of which the first `length` tokens were restored."""
         entry = self._entries.get(snapshot.tokens)
         if entry is None:  # evicted since it was found
             return
         kept = entry.snapshot
-        share = 1.0 if length is None else length * TOKEN_BYTES / len(kept.tokens)
+        share = length * TOKEN_BYTES / len(kept.tokens)
         entry.snapshot = replace(kept, value_ms=kept.value_ms + kept.saved_ms * share)
         entry.rank = self._rank(entry.snapshot.value_ms, kept.size_bytes)
 
@@ -103,12 +103,7 @@ class Snapshots:
         return self._replaced(key, len(key) + size_bytes, saved_ms, pinned=False) is not None
 
     def put(
-        self,
-        tokens: list[int],
-        state: NDArray[np.uint8],
-        saved_ms: float,
-        *,
-        pinned: bool = False,
+        self, tokens: list[int], state: State, saved_ms: float, *, pinned: bool = False
     ) -> None:
         """Keep the state of these tokens if its rank allows it. It must not be changed later."""
         self.add(Snapshot(pack_tokens(tokens), state, saved_ms, value_ms=saved_ms), pinned=pinned)

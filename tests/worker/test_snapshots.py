@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rayhost.engine.base import State
 from rayhost.ipc.messages import pack_tokens, unpack_tokens
 from rayhost.worker.snapshots import TOKEN_BYTES, Snapshot, Snapshots, common
 
 UNBOUNDED = 1 << 40
 
 
-def state(size_bytes: int, tokens: list[int]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+def state(size_bytes: int, tokens: list[int]) -> State:
     """Return cells that make a snapshot of these tokens exactly this large."""
     return np.zeros(size_bytes - TOKEN_BYTES * len(tokens), np.uint8)
 
@@ -37,6 +38,11 @@ def find(store: Snapshots, tokens: list[int]) -> Snapshot:
     assert found is not None
     assert length == len(tokens)
     return found
+
+
+def use(store: Snapshots, tokens: list[int]) -> None:
+    """Use all of the snapshot of exactly these tokens."""
+    store.used(find(store, tokens), len(tokens))
 
 
 @pytest.mark.parametrize(
@@ -118,9 +124,9 @@ def test_the_limit_holds_and_what_is_pinned_stays_whatever_happens(
     pinned: list[list[int]] = []
     for what, tokens, size, saved_ms in operations:
         if what == "use":
-            found, _ = store.best([*tokens, 0], exact=False)
+            found, length = store.best([*tokens, 0], exact=False)
             if found is not None:
-                store.used(found)
+                store.used(found, length)
         elif what == "worth":
             if store.worth(tokens, state(size, tokens).nbytes, saved_ms):
                 assert put(store, tokens, size, saved_ms)
@@ -170,7 +176,7 @@ def full(*, uses_of_first: int = 0) -> Snapshots:
     for n in range(4):
         assert put(store, [n], 100, 10.0)
     for _ in range(uses_of_first):
-        store.used(find(store, [0]))
+        use(store, [0])
     return store
 
 
@@ -194,7 +200,7 @@ def test_a_store_of_once_popular_snapshots_does_not_refuse_for_ever() -> None:
     store = full()
     for n in range(4):
         for _ in range(3):
-            store.used(find(store, [n]))
+            use(store, [n])
     refused = 0
     while not put(store, [refused + 4], 100, 10.0):
         refused += 1
@@ -208,7 +214,7 @@ def test_using_a_part_counts_for_that_part() -> None:
     put(store, [2, 2, 2, 2], 100, 10.0)
     for _ in range(3):
         store.used(find(store, [1, 1, 1, 1]), 1)
-    store.used(find(store, [2, 2, 2, 2]))
+    use(store, [2, 2, 2, 2])
     assert find(store, [1, 1, 1, 1]).value_ms == pytest.approx(17.5)
     assert find(store, [2, 2, 2, 2]).value_ms == pytest.approx(20.0)
     assert held(store)[0] == [2, 2, 2, 2]
@@ -219,14 +225,14 @@ def test_what_was_evicted_after_it_was_found_may_still_be_used() -> None:
     put(store, [1], 100, 1.0)
     found = find(store, [1])
     assert put(store, [2], 100, 9.0)
-    store.used(found)
+    store.used(found, 1)
     assert held(store) == [[2]]
 
 
 def test_a_longer_snapshot_takes_the_place_and_the_merits_of_its_beginning() -> None:
     store = Snapshots(1000)
     put(store, [1, 2], 100, 10.0)
-    store.used(find(store, [1, 2]))
+    use(store, [1, 2])
     assert put(store, [1, 2, 3], 150, 15.0)
     assert held(store) == [[1, 2, 3]]
     assert find(store, [1, 2, 3]).value_ms == pytest.approx(35.0)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from rayhost.front.request import Front
 from rayhost.http import chat, completions, models, ops
+from rayhost.http.connection import Bodies
 from rayhost.http.edge import Edge
 from rayhost.http.generate import Generate
 
@@ -22,9 +23,10 @@ def build_app(
 
     `body_bytes` bounds a request's body; `metrics` returns Prometheus' text format.
     """
-    chat_endpoint = Generate(front, body_bytes, chat.parse, chat.ChatAnswer)
+    bodies = Bodies(body_bytes)
+    chat_endpoint = Generate(front, bodies, chat.parse, chat.ChatAnswer)
     completion_endpoint = Generate(
-        front, body_bytes, completions.parse, completions.CompletionAnswer
+        front, bodies, completions.parse, completions.CompletionAnswer
     )
     router = Router(
         routes=[

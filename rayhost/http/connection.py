@@ -10,31 +10,60 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
-from rayhost.errors import BodyTooLarge
+from rayhost.errors import BodyTooLarge, Unavailable
+
+FREE = 64 << 10  # bytes of each body that do not count
+TOTAL = 64 << 20
+RETRY_S = 5
 
 
 class ClientGone(Exception):
     """The client closed the connection: there is nobody left to answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the whole body, of at most `limit` bytes.
+class Bodies:
+    """Bodies on their way in: each of at most `each` bytes, all together of about `total`.
 
-    Raises BodyTooLarge, from the declared length before anything is read where there is one, and
-    ClientGone.
+    Only what a body has beyond `FREE` counts towards the total, so that slow senders of large
+    bodies never keep out the short ones that most requests have.
     """
-    if _declared_length(scope) > limit:
-        raise _too_large(limit)
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
+
+    def __init__(self, each: int, total: int = TOTAL) -> None:
+        self._each = each
+        self._total = max(each, total)
+        self.held = 0  # bytes that count now
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the whole body.
+
+        Raises BodyTooLarge, from the declared length before anything is read where there is one,
+        Unavailable while too many large bodies are on their way, and ClientGone.
+        """
+        if _declared_length(scope) > self._each:
+            raise _too_large(self._each)
+        body = bytearray()
+        counted = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > self._each:
+                    raise _too_large(self._each)
+                if not message.get("more_body", False):
+                    return bytes(body)
+                grown = max(0, len(body) - FREE) - counted
+                if self.held + grown > self._total:
+                    raise Unavailable(
+                        "the server is receiving as many large bodies as it has memory for",
+                        code="too_many_bodies",
+                        retry_after=RETRY_S,
+                    )
+                counted += grown
+                self.held += grown
+        finally:
+            self.held -= counted
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

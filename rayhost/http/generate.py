@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from rayhost.front.request import Front, Recalled, Reuse, Run
 from rayhost.http import sse
 from rayhost.http.answer import Answer, Ask, Parse
-from rayhost.http.connection import read_body, while_connected
+from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import Exchange, Headers, exchange_of
 
 _MAX_IGNORED = 16
@@ -31,20 +31,20 @@ class MakeAnswer(Protocol):
 
 
 class Generate:
-    """ASGI endpoint. `body_bytes` is the most that a body may have."""
+    """ASGI endpoint."""
 
     def __init__(
-        self, front: Front, body_bytes: int, parse: Parse, make_answer: MakeAnswer
+        self, front: Front, bodies: Bodies, parse: Parse, make_answer: MakeAnswer
     ) -> None:
         self._front = front
-        self._body_bytes = body_bytes
+        self._bodies = bodies
         self._parse = parse
         self._make_answer = make_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises ApiError and ClientGone for `Edge` to deal with."""
         exchange = exchange_of(scope)
-        raw = await read_body(scope, receive, self._body_bytes)
+        raw = await self._bodies.read(scope, receive)
         ask = self._parse(raw, exchange.request_id)
         reuse = _reuse(scope)
         if reuse != "any":

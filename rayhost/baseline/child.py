@@ -42,7 +42,8 @@ def run(
     `answers` decodes the union of what may come. Raises ChildFailed when a `refusal` comes, whose
     `reason` is told, and when the child ends without the `last` answer or after `timeout_s`.
     """
-    command = [sys.executable, "-m", module, msgspec.json.encode(task).decode()]
+    order = msgspec.json.encode(task).decode()
+    command = [sys.executable, "-m", module, order, str(os.getpid())]
     # One thread for each numpy call: the threads that are measured are ours.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     with (
@@ -87,6 +88,8 @@ def run(
 def begin() -> str:
     """Bind this process to its parent and return its task, as JSON."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[2]):  # it died while this process imported, unseen by prctl
+        raise SystemExit("the process that started this one is gone")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent tells of an interrupt
     return sys.argv[1]
 

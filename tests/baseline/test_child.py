@@ -1,6 +1,8 @@
 """Children that answer, refuse, die, hang, or babble: real processes."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,17 @@ def test_a_child_that_fails_is_told_of(module: str, do: str, told: str) -> None:
 def test_a_child_that_hangs_is_killed(module: str) -> None:
     with pytest.raises(ChildFailed, match="not done after 2 s"):
         ask(module, "hang", timeout_s=2.0)
+
+
+def test_a_child_whose_parent_is_gone_before_it_begins_does_nothing() -> None:
+    program = "from rayhost.baseline import child; print('began', child.begin())"
+    nobody = str(os.getppid())  # not the parent of what is started here
+    done = subprocess.run(
+        [sys.executable, "-c", program, "{}", nobody], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "is gone" in done.stderr
 
 
 def test_a_caller_that_leaves_early_leaves_no_child(module: str) -> None:

@@ -1,7 +1,8 @@
 """Take a baseline: run the sweep's configurations in probe processes and gather what they say.
 
-A configuration that fails is told in the model's `missing` and costs no other. `Report` is called
-with what is going on and the share of the work done, for a progress bar.
+A configuration that fails is told in the model's `missing`, a model that does not run in the
+baseline's `failed`; neither costs another. `Report` is called with what is going on and the share
+of the work done, for a progress bar.
 """
 
 import time
@@ -46,17 +47,26 @@ def take(
     quick: bool,
     report: Report,
 ) -> Baseline:
-    """Measure this host and the models. Raises RayhostError where not even memory can be read."""
+    """Measure this host and the models.
+
+    Raises RayhostError where memory cannot be read, and where not one of the models runs.
+    """
     began, watch = time.monotonic(), Watch()
     reads = host_memory(cpu, READ_S if not quick else READ_S / 2, report)
-    models = []
+    models: list[ModelBaseline] = []
+    failed: list[str] = []
     for number, subject in enumerate(subjects):
         left = effort.total_s * (number + 1) - (time.monotonic() - began)
 
         def told(what: str, done: float, number: int = number, name: str = subject.name) -> None:
             report(f"{name}: {what}", (number + done) / len(subjects))
 
-        models.append(model(subject, cpu, effort, left, told))
+        try:
+            models.append(model(subject, cpu, effort, left, told))
+        except RayhostError as error:
+            failed.append(f"{subject.name}: not measured: {error}")
+    if failed and not models:
+        raise RayhostError("\n".join(failed))
     return Baseline(
         cpu=cpu,
         taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -65,6 +75,7 @@ def take(
         memory=reads,
         quiet=watch.read(),
         models=tuple(models),
+        failed=tuple(failed),
     )
 
 
@@ -171,7 +182,7 @@ class _Gathered:
 
     def result(self, subject: Subject, info: GgufInfo, weights_read: Bandwidth) -> ModelBaseline:
         if len(self.loads_ms) < MIN_RUNS or not self.rows:
-            raise RayhostError(f"{subject.name}: not measured: {'; '.join(self.missing)}")
+            raise RayhostError("; ".join(self.missing[:1]) or "too little time for three loads")
         return ModelBaseline(
             name=subject.name,
             identity=subject.identity,

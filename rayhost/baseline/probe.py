@@ -17,7 +17,6 @@ import numpy as np
 from rayhost.baseline import child, memory
 from rayhost.baseline.spread import MIN_RUNS
 from rayhost.baseline.tasks import (
-    PROMPT,
     Done,
     Failed,
     Loaded,
@@ -28,7 +27,7 @@ from rayhost.baseline.tasks import (
     Task,
     Timed,
 )
-from rayhost.engine.base import EngineFailed, LoadError
+from rayhost.engine.base import EngineFailed, LoadError, State
 from rayhost.engine.llama import LlamaEngine
 
 RUN_S = 0.1  # a generation run is about this long, so that one late wake-up is not all of it
@@ -109,20 +108,23 @@ class _Bench:
 
     def __init__(self, engine: LlamaEngine) -> None:
         self._engine = engine
-        self._tokens = np.random.default_rng(0).integers(0, engine.facts.vocabulary, 4096).tolist()
-        self._filled: dict[int, bytes] = {}
+        self._tokens = (
+            np.random.default_rng(0)
+            .integers(0, engine.facts.vocabulary, engine.facts.context)
+            .tolist()
+        )
+        self._filled: dict[int, State] = {}
 
     def time(self, point: Point, seconds: float) -> tuple[float, ...]:
         """Return tokens per second of repeated runs."""
         if point.kind == "prefill":
-            return repeat(lambda: self._prefill(point.depth), seconds)
+            return repeat(lambda: self._prefill(point), seconds)
         steps = self._steps_for(point)
         return repeat(lambda: self._generate(point, steps), seconds)
 
-    def _prefill(self, depth: int) -> float:
-        self._fill(1, depth)
-        seconds = self._compute(PROMPT, depth)
-        return PROMPT / seconds
+    def _prefill(self, point: Point) -> float:
+        self._fill(1, point.depth)
+        return point.tokens / self._compute(point.tokens, point.depth)
 
     def _steps_for(self, point: Point) -> int:
         warm = self._generate(point, 2)  # the first steps at a new shape build a graph

@@ -92,3 +92,4 @@ class Baseline(msgspec.Struct, frozen=True):
     memory: tuple[Bandwidth, ...]
     quiet: Quiet
     models: tuple[ModelBaseline, ...]
+    failed: tuple[str, ...] = ()  # models that do not run here, and why

@@ -30,7 +30,7 @@ def host_lines(baseline: Baseline) -> list[str]:
     ]
     if told := noise(baseline.quiet):
         lines.append(told)
-    return lines
+    return [*lines, *baseline.failed]
 
 
 def noise(quiet: Quiet) -> str | None:

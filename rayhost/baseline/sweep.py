@@ -49,7 +49,9 @@ class Configuration:
     def label(self) -> str:
         """Say what it is, for people."""
         load = self.load
-        return f"{load.threads} threads, {load.kv_layout} KV, {load.concurrency} sequences"
+        threads = f"{load.threads} thread{'s'[: load.threads > 1]}"
+        sequences = f"{load.concurrency} sequence{'s'[: load.concurrency > 1]}"
+        return f"{threads}, {load.kv_layout} KV, {sequences}"
 
 
 def kv_bytes_per_token(info: GgufInfo) -> int:

@@ -15,7 +15,7 @@ PROMPT = 128  # tokens of one prefill run: a chat's first turn
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One thing to time: prefill of a prompt, or steps that generate for `sequences`.
+    """One thing to time: prefill of `tokens`, or steps that generate for `sequences`.
 
     Either starts with `depth` tokens in the KV cache of each sequence.
     """
@@ -23,6 +23,7 @@ class Point(msgspec.Struct, frozen=True):
     kind: Kind
     sequences: int
     depth: int
+    tokens: int = PROMPT
 
 
 class Measure(msgspec.Struct, frozen=True, tag="measure"):

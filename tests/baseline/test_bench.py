@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rayhost.baseline import bench, cpu
 from rayhost.baseline.calibration import Subject
 from rayhost.baseline.child import ChildFailed
+from rayhost.baseline.records import Baseline
+from rayhost.baseline.report import host_lines
 from rayhost.baseline.spread import MIN_RUNS
 from rayhost.baseline.sweep import Effort
 from rayhost.baseline.tasks import Done, Loaded, Measure, Point, Rates, Read, Timed
 from rayhost.errors import RayhostError
 from tests.engine.test_llama import load
-from tests.support.tiny_gguf import write_broken_gguf
+from tests.support.tiny_gguf import write_broken_gguf, write_tiny_llama
 
 BRIEF = Effort(60.0, 0.01, (1, 2), 96, every_thread_count=False)
 
@@ -51,6 +54,26 @@ def test_every_planned_point_is_measured_with_a_spread(
     assert "tiny: memory at the size of the weights" in said
 
 
+def test_a_model_that_does_not_run_costs_no_other(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "LARGEST_READ", 8 << 20)
+    monkeypatch.setattr(bench, "READ_S", 0.02)
+    broken = Subject("broken", write_broken_gguf(tmp_path / "b.gguf"), "i")
+    brief = Effort(60.0, 0.01, (1,), 0, every_thread_count=False)
+
+    def take(*subjects: Subject) -> Baseline:
+        return bench.take(cpu.host(), subjects, brief, quick=True, report=quietly)
+
+    found = take(broken, Subject("tiny", tiny_model, "j"))
+    assert [model.name for model in found.models] == ["tiny"]
+    [told] = found.failed
+    assert told.startswith("broken: not measured: ")
+    assert told in host_lines(found)
+    with pytest.raises(RayhostError, match="broken: not measured"):
+        take(broken)
+
+
 def test_a_box_that_is_out_of_time_says_what_it_left_out(tiny_model: Path) -> None:
     here = cpu.host()
     found = bench.model(Subject("tiny", tiny_model, "i"), here, BRIEF, 0.001, quietly)
@@ -76,6 +99,14 @@ def test_the_probe_answers_load_points_and_the_end_in_order(tiny_model: Path) ->
     answers = list(bench.probe(Measure(load(tiny_model), points, 0.01, 60.0)))
     assert [type(answer) for answer in answers] == [Loaded, Timed, Timed, Done]
     assert [answer.point for answer in answers if isinstance(answer, Timed)] == [0, 1]
+
+
+def test_a_depth_of_thousands_is_really_filled(tmp_path: Path) -> None:
+    long = write_tiny_llama(tmp_path / "long.gguf", context=8192)
+    deep = msgspec.structs.replace(load(long), context=6000, concurrency=1)
+    points = (Point("generate", 1, 5000), Point("prefill", 1, 5000, tokens=200))
+    answers = list(bench.probe(Measure(deep, points, 0.01, 60.0)))
+    assert [type(answer) for answer in answers] == [Loaded, Timed, Timed, Done]
 
 
 def test_memory_is_read_by_as_many_threads_as_asked() -> None:

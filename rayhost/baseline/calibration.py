@@ -99,11 +99,17 @@ class Calibrations:
     def save_baseline(self, baseline: Baseline) -> None:
         """Record a baseline, under each of its models."""
         for entry in baseline.models:
-            alone = msgspec.structs.replace(baseline, models=(entry,))
+            alone = msgspec.structs.replace(baseline, models=(entry,), failed=())
             self._write(entry.name, "baseline", alone)
 
     def save_tuned(self, name: str, tuned: Tuned) -> None:
-        """Record what was chosen for the model `name`."""
+        """Record what was chosen for the model `name`.
+
+        A dry run changes nothing that is served: it never replaces a choice for the same file.
+        """
+        known = _read(self._path(name, "tuned"), Tuned)
+        if not tuned.applied and known and known.applied and known.identity == tuned.identity:
+            return
         self._write(name, "tuned", tuned)
 
     def forget_tuned(self, name: str) -> bool:

@@ -45,8 +45,13 @@ def calibrated(
     return _as_profiled(model, Choice(variant, tuned.settings))
 
 
-def advice(name: str, tried: Tuned | None, baseline: Baseline | None) -> str:
-    """Say that a model was never tuned on this host, and what is measured of its worth."""
+def advice(name: str, tried: Tuned | None, baseline: Baseline | None) -> str | None:
+    """Say that a model was never tuned on this host, and what is measured of its worth.
+
+    None where a dry run found nothing better than what is served.
+    """
+    if tried is not None and tried.gain <= 1:
+        return None  # tuning was tried, and there is nothing to win
     if tried is not None:
         worth = f"a dry run measured {tried.gain:.2f} times as good for {tried.goal}"
     elif baseline and (alone := baseline.models[0].find("generate", 1)):

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rayhost.errors import RayhostError
+
 
 class Goal(StrEnum):
     """What tuning makes as good as it can."""
@@ -51,6 +53,7 @@ def tune(
     from rayhost.baseline.quiet import Watch
     from rayhost.baseline.report import noise
     from rayhost.cli.locate import fetched
+    from rayhost.cli.pull import wanted
     from rayhost.cli.working import working
     from rayhost.models.gguf import read_info
     from rayhost.models.store import Store, default_root
@@ -60,22 +63,25 @@ def tune(
     from rayhost.tuning.tune import Search, warning
 
     store = Store(default_root())
-    model = fetched(target, store)
     host = cpu.host()
     records = calibration.Calibrations(store.root, host)
     if undo:
-        there = records.forget_tuned(model.name)
-        store.remove_variants(model.name)
-        typer.echo(f"{model.name}: {'back to the file as it is' if there else 'was not tuned'}")
+        name = wanted(target, None, store).name
+        there = records.forget_tuned(name)
+        store.remove_variants(name)
+        typer.echo(f"{name}: {'back to the file as it is' if there else 'was not tuned'}")
         return
+    model = fetched(target, store)
     better = fetched(source, store) if source else model
+    bench = Trials(host, sequences, depth)
+    bench.check(read_info(model.path))
     if told := warning(read_info(better.path).quantization):
         typer.echo(f"rayhost: warning: {told}", err=True)
     watch = Watch()
     with store.workplace(model.name, 4 * better.size_bytes) as folder:
         with working("rayhost tune") as progress:
             found = Search(
-                bench=Trials(host, sequences, depth),
+                bench=bench,
                 goal=goal.value,
                 limits=Limits(max_divergence, min_agreement, max_perplexity),
                 served=model.path,
@@ -87,21 +93,30 @@ def tune(
         Console().print(report.render(found, goal.value, sequences, depth), highlight=False)
         if told := noise(watch.read()):
             typer.echo(told)
-        variant = None
-        if not dry_run:
-            variant = store.keep_variant(model.name, found.path) if found.path else None
-        records.save_tuned(
-            model.name,
-            calibration.Tuned(
-                identity=calibration.identity(model),
-                goal=goal.value,
-                sequences=sequences,
-                gain=found.gain.median if found.gain else 1.0,
-                settings=found.settings,
-                variant=variant,
-                label=found.weights.label if found.weights else "as it is",
-                taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                applied=not dry_run,
-            ),
-        )
-    typer.echo("nothing was changed" if dry_run else f"{model.name}: `rayhost serve` uses this now")
+        try:
+            kept = None if dry_run else found.path
+            variant = store.keep_variant(model.name, kept) if kept else None
+            records.save_tuned(
+                model.name,
+                calibration.Tuned(
+                    identity=calibration.identity(model),
+                    goal=goal.value,
+                    sequences=sequences,
+                    gain=found.gain.median if found.gain else 1.0,
+                    settings=found.settings,
+                    variant=variant,
+                    label=found.weights.label if found.weights else "as it is",
+                    taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                    applied=not dry_run,
+                ),
+            )
+            if variant is None and not dry_run:
+                store.remove_variants(model.name)  # an earlier choice's, which nothing names now
+        except OSError as error:
+            raise RayhostError(f"{model.name}: the choice could not be kept: {error}") from error
+    if dry_run:
+        typer.echo("nothing was changed")
+    elif found.gain is None:
+        typer.echo(f"{model.name}: `rayhost serve` uses the file as it is")
+    else:
+        typer.echo(f"{model.name}: `rayhost serve` uses this from its next start on")

@@ -7,7 +7,7 @@ from rich.text import Text
 from rayhost.baseline.calibration import Goal, Settings
 from rayhost.baseline.report import rate
 from rayhost.baseline.tasks import PROMPT
-from rayhost.tuning.search import ANSWER, Figures, cost
+from rayhost.tuning.search import ANSWER, PREFILL, Figures, cost
 from rayhost.tuning.tasks import Judged
 from rayhost.tuning.tune import Outcome, Tried, describe
 
@@ -16,23 +16,40 @@ def table(outcome: Outcome, sequences: int) -> Table:
     """Return every trial with its figures; `!` marks those that broke a limit."""
     view = Table(box=None, pad_edge=False, header_style="bold")
     view.add_column("weights, settings", overflow="fold", min_width=16)
-    for name in ("MB", "prompt/s", "1 seq/s", f"{sequences} seq/s", "RAM", "KL", "top-1", "ppl"):
+    for name in ("file", "prompt", "1 seq", f"{sequences} seq", "RAM", "KL", "top-1", "ppl"):
         view.add_column(name, justify="right", no_wrap=True)
     for tried in outcome.tried:
         view.add_row(*(Text(cell) for cell in _cells(tried)))
     return view
 
 
-def refusals(outcome: Outcome, goal: Goal) -> list[str]:
+LEGEND = (
+    "file and RAM in MB; prompt and sequences in tokens/s, ± half the distance of the quartiles; "
+    "KL in nats, top-1 agreement and the ratio of perplexities against the source; ! is refused"
+)
+
+
+def refusals(outcome: Outcome, goal: Goal, sequences: int) -> list[str]:
     """Return a line for each trial that was refused: why, and what it would have been worth."""
     lines = []
+    widen = False
     for tried in outcome.tried:
         if tried.refused:
             worth = ""
             if tried.figures is not None:
                 gain = cost(goal, outcome.before) / cost(goal, tried.figures)
-                worth = f" ({gain:.2f} times as good for {goal})"
+                rates = tried.figures.together.median / outcome.before.together.median
+                worth = (
+                    f" ({gain:.2f} times as good for {goal}, "
+                    f"{rates:.2f} times the tokens/s of {sequences} sequences)"
+                )
+                widen |= gain > (outcome.gain.median if outcome.gain else 1.0)
             lines.append(f"refused {_name(tried)}{worth}: {'; '.join(tried.refused)}")
+    if widen:
+        lines.append(
+            "better for the goal, but another model than the source by the limits; they are yours "
+            "to widen: --max-divergence, --min-agreement, --max-perplexity"
+        )
     return lines
 
 
@@ -58,14 +75,21 @@ def summary(outcome: Outcome, goal: Goal, sequences: int, depth: int) -> list[st
             f"{judged.reference_perplexity:.2f} to {judged.perplexity:.2f}"
         )
     lines.append(
-        f"measured with {PROMPT}-token prompts and {ANSWER}-token answers, {depth} tokens deep"
+        f"weighed as {PROMPT}-token turns with {ANSWER}-token answers, {depth} tokens deep; "
+        f"prompts timed {PREFILL} tokens at a time"
     )
     return lines
 
 
 def render(outcome: Outcome, goal: Goal, sequences: int, depth: int) -> RenderableType:
     """Return the table, what was refused, and the summary."""
-    lines = [*refusals(outcome, goal), "", *summary(outcome, goal, sequences, depth)]
+    lines = [
+        LEGEND,
+        "",
+        *refusals(outcome, goal, sequences),
+        "",
+        *summary(outcome, goal, sequences, depth),
+    ]
     return Group(table(outcome, sequences), Text(), *(Text(line) for line in lines))
 
 

@@ -15,6 +15,7 @@ from rayhost.baseline.spread import Spread
 from rayhost.baseline.tasks import PROMPT
 
 ANSWER = 128  # tokens
+PREFILL = 256  # tokens of a timed prefill: those of a turn would all fit the smaller micro-batches
 MARGIN = 0.03  # a gain below this is not worth leaving the default for
 SLOWER = 1.10  # for memory, a request may take this much longer than with the source
 
@@ -34,9 +35,11 @@ class Weights(msgspec.Struct, frozen=True):
 WEIGHTS = (
     Weights("Q4_0", "Q4_0"),
     Weights("Q4_0"),
+    Weights("Q4_0", "Q8_0"),
     Weights("Q4_K_M"),
     Weights("Q5_K_M"),
     Weights("Q6_K"),
+    Weights("Q8_0", "Q4_0"),
     Weights("Q8_0"),
 )
 
@@ -106,7 +109,7 @@ def axes(cores: int, cpus: int) -> tuple[tuple[dict[str, Any], ...], ...]:
         tuple({"threads": count} for count in threads if count != cores),
         ({"kv_layout": "unified"},),
         ({"kv_type": "q8_0"}, {"flash_attention": False}),
-        ({"ubatch": 128}, {"ubatch": 256}),
+        ({"ubatch": 64}, {"ubatch": 128}),
     )
 
 

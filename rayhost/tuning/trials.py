@@ -16,9 +16,11 @@ from rayhost.baseline.calibration import Goal, Settings
 from rayhost.baseline.child import ChildFailed
 from rayhost.baseline.cpu import Cpu
 from rayhost.baseline.spread import Spread, spread
-from rayhost.baseline.tasks import PROMPT, Done, Measure, Point, Timed
+from rayhost.baseline.tasks import Done, Measure, Point, Timed
+from rayhost.errors import RayhostError
 from rayhost.ipc.messages import Load
-from rayhost.tuning.search import ANSWER, Figures, Weights, cost
+from rayhost.models.gguf import GgufInfo
+from rayhost.tuning.search import ANSWER, PREFILL, Figures, Weights, cost
 from rayhost.tuning.tasks import Answer, Failed, Judge, Judged, Quantize, Written
 
 POINT_S = 0.8
@@ -26,6 +28,7 @@ TIMEOUT_S = 1800.0  # K types of a model of some billion parameters, on one slow
 ROWS = 32  # of logits at once: 33 MB for the largest vocabularies
 WINDOW = 512
 STEP_TOKENS = 512
+SPARE = 32  # tokens of a context beside history and turn
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
@@ -42,6 +45,18 @@ class Trials:
         self._cpu = cpu
         self._sequences = sequences
         self._depth = depth
+
+    @property
+    def _context(self) -> int:
+        return self._depth + max(PREFILL, ANSWER) + SPARE
+
+    def check(self, info: GgufInfo) -> None:
+        """Raise RayhostError for a depth that is beyond what the model was trained for."""
+        if info.context_length is not None and self._context > info.context_length:
+            raise RayhostError(
+                f"--depth {self._depth} leaves no room for a turn of {self._context - self._depth} "
+                f"tokens: the model was trained for {info.context_length:,}"
+            )
 
     def quantize(self, source: Path, weights: Weights, folder: Path) -> Path:
         """Write the source in other weights into `folder`. Raises ChildFailed."""
@@ -69,12 +84,11 @@ class Trials:
     def measure(self, path: Path, settings: Settings, point_s: float = POINT_S) -> Figures:
         """Time a file with some settings. Raises ChildFailed."""
         points = (
-            Point("prefill", 1, self._depth),
+            Point("prefill", 1, self._depth, PREFILL),
             Point("generate", 1, self._depth),
             Point("generate", self._sequences, self._depth),
         )
-        context = self._depth + max(PROMPT, ANSWER) + 32
-        load = self._load(path, settings, sequences=self._sequences, context=context)
+        load = self._load(path, settings, sequences=self._sequences, context=self._context)
         rates: dict[int, Spread] = {}
         peak = 0
         for answer in bench.probe(Measure(load, points, point_s, TIMEOUT_S), TIMEOUT_S):

@@ -84,6 +84,7 @@ class Search:
     report: Report
     _tried: list[Tried] = field(default_factory=list)
     _paths: dict[Weights | None, Path] = field(default_factory=dict)
+    _too_costly: list[Trial] = field(default_factory=list)  # in quality
 
     def run(self, axes: tuple[tuple[dict[str, object], ...], ...]) -> Outcome:
         """Search. Raises RayhostError where the served file itself cannot be measured."""
@@ -111,6 +112,7 @@ class Search:
             return self._try_settings(start, settings)
 
         best = search.descend(self.goal, start, source, axes, attempt)
+        self._try_refused(start, best.settings)
         self.report("the choice against the file as it is, in turn", 0.92)
         return self._outcome(source, best)
 
@@ -130,10 +132,28 @@ class Search:
         self._paths[weights] = path
         if broken := self.limits.broken(judged):
             # Timed all the same: the operator is told what the limits cost.
-            self._timed(weights, Settings(), judged, broken)
+            trial = self._timed(weights, Settings(), judged, broken)
+            self._too_costly += [trial] if trial else []
             path.unlink()
             return None
         return self._timed(weights, Settings(), judged)
+
+    def _try_refused(self, start: Trial, settings: Settings) -> None:
+        """Time the best refused weights with the settings that were chosen, for the table."""
+        best = search.best_of(self.goal, self._too_costly, start)
+        if best is start or best.weights is None or settings == Settings():
+            return
+        self.report(f"{best.label}, which a limit refused: {describe(settings)}", 0.91)
+        try:
+            path = self.bench.quantize(self.reference, best.weights, self.folder)
+            judged = self.bench.judge(self.reference, path, settings)
+        except ChildFailed as error:
+            self._tried.append(Tried(best.label, settings, 0, None, None, (str(error),)))
+            return
+        # Settings mend no weights: what was refused stays so, even where a last digit says less.
+        why = self.limits.broken(judged) or ("the weights alone break a limit",)
+        self._timed(best.weights, settings, judged, why)
+        path.unlink()
 
     def _try_settings(self, start: Trial, settings: Settings) -> Trial | None:
         path, judged = self._paths[start.weights], None

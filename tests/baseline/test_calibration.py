@@ -61,6 +61,18 @@ def test_a_record_of_another_version_is_none(records: Calibrations, tmp_path: Pa
     assert records.tuned(MODEL) is None
 
 
+def test_a_dry_run_never_replaces_a_choice_that_is_served(records: Calibrations) -> None:
+    dry = msgspec.structs.replace(TUNED, applied=False, variant=None)
+    records.save_tuned("m", dry)
+    assert records.tuned(MODEL) == dry
+    records.save_tuned("m", TUNED)
+    records.save_tuned("m", dry)
+    assert records.tuned(MODEL) == TUNED
+    of_another_file = msgspec.structs.replace(dry, identity="sha256:2")
+    records.save_tuned("m", of_another_file)
+    assert records.tuned(OTHER_FILE) == of_another_file
+
+
 def test_a_choice_can_be_forgotten(records: Calibrations) -> None:
     records.save_tuned("m", TUNED)
     assert records.forget_tuned("m")

@@ -83,6 +83,7 @@ def test_cells_of_q8_0_get_the_flash_attention_they_need(home: Home) -> None:
 
 
 def test_a_dry_run_changes_nothing_and_tells_its_worth(home: Home) -> None:
+    home.records.forget_tuned("m")
     home.records.save_tuned("m", msgspec.structs.replace(home.tuned, applied=False))
     path, settings, advice = home.choice()
     assert (path, settings) == (MODEL.path, Settings())
@@ -90,6 +91,12 @@ def test_a_dry_run_changes_nothing_and_tells_its_worth(home: Home) -> None:
         "m was never tuned on this machine: run `rayhost tune m`; "
         "a dry run measured 1.90 times as good for throughput"
     )
+
+
+def test_a_dry_run_that_found_nothing_is_not_repeated_at_every_start(home: Home) -> None:
+    home.records.forget_tuned("m")
+    home.records.save_tuned("m", msgspec.structs.replace(home.tuned, applied=False, gain=1.0))
+    assert home.choice()[2] == ""
 
 
 def test_a_box_that_was_never_tuned_says_what_is_measured(home: Home) -> None:

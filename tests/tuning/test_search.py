@@ -101,6 +101,14 @@ def test_thread_counts_beside_the_default_are_tried() -> None:
     assert search.axes(1, 1)[0] == ()
 
 
+def test_every_micro_batch_that_is_tried_splits_the_prompt_that_is_timed() -> None:
+    sizes = [
+        change["ubatch"] for axis in search.axes(2, 2) for change in axis if "ubatch" in change
+    ]
+    assert sizes
+    assert all(size < search.PREFILL <= Settings().ubatch for size in sizes)
+
+
 def test_a_request_is_a_prompt_and_an_answer() -> None:
     assert search.cost("latency", figures(prefill=128, alone=64)) == pytest.approx(1 + 2)
     assert search.cost("throughput", figures(prefill=128, together=256)) == pytest.approx(1 + 0.5)

@@ -1,10 +1,12 @@
 """A whole search, against a bench whose figures are made up."""
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from rayhost.baseline.calibration import Goal, Settings
 from rayhost.baseline.child import ChildFailed
@@ -12,7 +14,7 @@ from rayhost.baseline.spread import Spread, spread
 from rayhost.errors import RayhostError
 from rayhost.tuning import search, tune
 from rayhost.tuning.quality import Limits
-from rayhost.tuning.report import refusals, summary
+from rayhost.tuning.report import refusals, render, summary
 from rayhost.tuning.search import Figures, Weights
 from rayhost.tuning.tasks import Judged
 from rayhost.tuning.tune import Outcome, Search
@@ -96,10 +98,30 @@ def test_the_fastest_within_the_limits_wins(served: Path) -> None:
 def test_what_a_limit_refused_is_gone_but_its_worth_is_told(served: Path) -> None:
     found = searched(FakeBench(), served)
     assert not (served.parent / "work" / "Q4_0.gguf").exists()
-    [line] = refusals(found, "throughput")
-    assert line == (
-        "refused Q4_0 (3.00 times as good for throughput): KL divergence 0.600 is above 0.1"
+    alone, with_settings, widen = refusals(found, "throughput", 8)
+    assert alone == (
+        "refused Q4_0 (3.00 times as good for throughput, 3.00 times the tokens/s of 8 sequences): "
+        "KL divergence 0.600 is above 0.1"
     )
+    assert with_settings.startswith("refused Q4_0, kv type q8_0 (3.90 times")
+    assert "--max-divergence" in widen
+
+
+def test_what_is_refused_and_slower_is_not_tried_again(served: Path) -> None:
+    bench = FakeBench(silent=frozenset({"Q4_0"}))
+    found = searched(bench, served)
+    assert [tried.settings for tried in found.tried if tried.label == "Q4_0"] == [Settings()]
+    assert not any("--max-divergence" in line for line in refusals(found, "throughput", 8))
+
+
+def test_the_table_fits_80_columns(served: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render(searched(FakeBench(), served), "throughput", 8, 256))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Q4_0, kv type" in text
 
 
 def test_wider_limits_let_it_win(served: Path) -> None:

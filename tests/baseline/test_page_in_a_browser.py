@@ -24,7 +24,9 @@ WIDTH, HEIGHT = 1240, 1700
 
 
 @pytest.mark.heavy
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (apt-get install chromium)")
+@pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on PATH to draw the page with: apt-get install chromium"
+)
 def test_the_charts_are_drawn(tmp_path: Path) -> None:
     assert CHROMIUM is not None
     page = tmp_path / "page.html"

@@ -3,30 +3,52 @@
 The app holds no state of its own: whatever an answer depends on is asked of the `Front`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import generate_latest
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from rayhost.front.request import Front
 from rayhost.http import chat, completions, models, ops
-from rayhost.http.connection import Bodies
+from rayhost.http.auth import Gate
 from rayhost.http.edge import Edge
 from rayhost.http.generate import Generate
 
+# What a page may read of a response beside its body.
+_EXPOSED = [
+    "Age",
+    "Retry-After",
+    "X-Request-Id",
+    "X-Rayhost-Cache",
+    "X-Rayhost-Ignored",
+    "X-Rayhost-Priority",
+    *(
+        f"X-RateLimit-{one}-{of}"
+        for one in ("Limit", "Remaining", "Reset")
+        for of in ("Requests", "Tokens")
+    ),
+]
+_PREFLIGHT_S = 600
+
 
 def build_app(
-    front: Front, *, body_bytes: int, metrics: Callable[[], bytes] = generate_latest
+    front: Front,
+    *,
+    body_bytes: int,
+    metrics: Callable[[], bytes] = generate_latest,
+    gate: Gate | None = None,
+    origins: Sequence[str] = (),
 ) -> ASGIApp:
     """Return the ASGI app over a front.
 
-    `body_bytes` bounds a request's body; `metrics` returns Prometheus' text format.
+    `body_bytes` bounds a request's body; `metrics` returns Prometheus' text format. `gate` says
+    who may come in, without one everybody; pages of the `origins` ("*" for any) may call.
     """
-    bodies = Bodies(body_bytes)
-    chat_endpoint = Generate(front, bodies, chat.parse, chat.ChatAnswer)
+    chat_endpoint = Generate(front, body_bytes, chat.parse, chat.ChatAnswer)
     completion_endpoint = Generate(
-        front, bodies, completions.parse, completions.CompletionAnswer
+        front, body_bytes, completions.parse, completions.CompletionAnswer
     )
     router = Router(
         routes=[
@@ -41,4 +63,14 @@ def build_app(
         ],
         redirect_slashes=False,
     )
-    return Edge(router)
+    edge = Edge(router, gate or Gate())
+    if not origins:
+        return edge
+    return CORSMiddleware(
+        edge,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=_EXPOSED,
+        max_age=_PREFLIGHT_S,
+    )

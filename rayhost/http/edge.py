@@ -6,14 +6,15 @@ error event), and nothing of an unexpected exception but its request id. Used by
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rayhost.errors import ApiError, MethodNotAllowed, NotFound
+from rayhost.errors import ApiError, MethodNotAllowed, NotFound, Unauthorized
 from rayhost.http import sse
+from rayhost.http.auth import Gate, Visit
 from rayhost.http.connection import ClientGone
 from rayhost.http.envelope import envelope
 from rayhost.http.json import encode
@@ -31,6 +32,7 @@ class Exchange:
     """One request and how far its answer got."""
 
     request_id: str
+    visit: Visit = field(default_factory=Visit)
     submitted: bool = False  # the front has it: the log line is the front's from here on
     started: bool = False  # the status is sent, an error can no longer change it
     ended: bool = False
@@ -45,8 +47,9 @@ def exchange_of(scope: Scope) -> Exchange:
 class Edge:
     """ASGI app around the routes."""
 
-    def __init__(self, routes: ASGIApp) -> None:
+    def __init__(self, routes: ASGIApp, gate: Gate) -> None:
         self._routes = routes
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -60,12 +63,15 @@ class Edge:
             if message["type"] == "http.response.start":
                 exchange.started = True
                 id_header = (b"x-request-id", exchange.request_id.encode("ascii"))
-                message["headers"] = [*message["headers"], id_header]
+                terms = self._gate.headers(exchange.visit)
+                message["headers"] = [*message["headers"], id_header, *terms]
             elif not message.get("more_body", False):
                 exchange.ended = True
             await send(message)
 
         try:
+            exchange.visit = self._gate.admit(scope)
+            self._gate.begin(exchange.visit, scope)
             await self._routes(scope, receive, sending)
         except ClientGone:
             if not exchange.submitted:
@@ -78,6 +84,8 @@ class Edge:
             elif not exchange.submitted:
                 _log_refused(scope, exchange, error.status, error.code, error.param)
             await _send_error(error, headers, exchange, sending)
+        finally:
+            self._gate.end(exchange.visit)
 
 
 def _request_id(scope: Scope) -> str:
@@ -90,6 +98,8 @@ def _request_id(scope: Scope) -> str:
 
 def _translate(failure: Exception, scope: Scope) -> tuple[ApiError | None, Headers]:
     """Return what the client is told of a failure, None for one that nobody foresaw."""
+    if isinstance(failure, Unauthorized):
+        return failure, [(b"www-authenticate", b"Bearer")]
     if isinstance(failure, ApiError):
         return failure, []
     asked = f"{scope['method']} {scope['path'][:200]}"

@@ -46,9 +46,8 @@ class Generate:
         exchange = exchange_of(scope)
         raw = await self._bodies.read(scope, receive)
         ask = self._parse(raw, exchange.request_id)
-        reuse = _reuse(scope)
-        if reuse != "any":
-            ask = replace(ask, request=replace(ask.request, reuse=reuse))
+        terms, reuse = exchange.visit.terms, _reuse(scope)
+        ask = replace(ask, request=replace(ask.request, terms=terms, reuse=reuse))
         recalled = self._front.recall(ask.request)
         if recalled is None:
             await while_connected(receive, self._answer(ask, exchange, send))

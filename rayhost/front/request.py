@@ -93,6 +93,7 @@ class Finish:
     reason: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
+    reused_tokens: int = 0  # of the prompt, not computed for this run
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,10 @@ class Answer(ABC):
 Parse = Callable[[bytes, str], Ask]  # a body and its request id
 
 
-def _usage(finish: Finish) -> dict[str, int]:
+def _usage(finish: Finish) -> dict[str, Any]:
     return {
         "prompt_tokens": finish.prompt_tokens,
         "completion_tokens": finish.completion_tokens,
         "total_tokens": finish.prompt_tokens + finish.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": finish.reused_tokens},
     }

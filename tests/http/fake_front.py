@@ -101,7 +101,7 @@ class FakeFront:
         self.workers = [worker("smollm2-135m")]
         self.is_draining = False
         self.pieces: Sequence[str] = ("Paris", " is", " nice")
-        self.ending = Finish("stop", prompt_tokens=7, completion_tokens=3)
+        self.ending = Finish("stop", 7, 3, reused_tokens=5)
         self.recalled: Recalled | None = None
         self.submit_error: Exception | None = None
         self.run_error: Exception | None = None

@@ -11,7 +11,12 @@ from tests.http.fake_front import FakeFront
 BOTH = pytest.mark.parametrize(
     ("path", "body"), [(CHAT, chat_body()), (COMPLETIONS, completion_body())]
 )
-USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+USAGE = {
+    "prompt_tokens": 7,
+    "completion_tokens": 3,
+    "total_tokens": 10,
+    "prompt_tokens_details": {"cached_tokens": 5},
+}
 
 
 async def test_chat_answers_a_whole_completion(app: ASGIApp, front: FakeFront) -> None:
@@ -32,7 +37,7 @@ async def test_chat_answers_a_whole_completion(app: ASGIApp, front: FakeFront) -
 
 
 async def test_completions_answers_a_whole_completion(app: ASGIApp, front: FakeFront) -> None:
-    front.ending = Finish("length", 7, 3)
+    front.ending = Finish("length", 7, 3, 5)
     answer = (await call(app, "POST", COMPLETIONS, json_body=completion_body())).json
     assert answer.pop("id") == f"cmpl-{front.request.id}"
     assert isinstance(answer.pop("created"), int)

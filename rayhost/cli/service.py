@@ -60,7 +60,7 @@ class Service:
         host = Host(self._lanes, self._metrics, self._health, self._results, share)
         self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers])
         server = Server(
-            build_app(host, body_bytes=self._limits.body_bytes, metrics=self._metrics.render)
+            build_app(host, body_bytes=self._limits.body_bytes, metrics=self._metrics.expose)
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

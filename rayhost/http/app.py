@@ -3,9 +3,8 @@
 The app holds no state of its own: whatever an answer depends on is asked of the `Front`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from prometheus_client import generate_latest
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
@@ -13,8 +12,10 @@ from starlette.types import ASGIApp
 from rayhost.front.request import Front
 from rayhost.http import chat, completions, models, ops
 from rayhost.http.auth import Gate
+from rayhost.http.connection import Bodies
 from rayhost.http.edge import Edge
 from rayhost.http.generate import Generate
+from rayhost.metrics import Metrics
 
 # What a page may read of a response beside its body.
 _EXPOSED = [
@@ -37,19 +38,18 @@ def build_app(
     front: Front,
     *,
     body_bytes: int,
-    metrics: Callable[[], bytes] = generate_latest,
+    metrics: ops.Expose | None = None,
     gate: Gate | None = None,
     origins: Sequence[str] = (),
 ) -> ASGIApp:
     """Return the ASGI app over a front.
 
-    `body_bytes` bounds a request's body; `metrics` returns Prometheus' text format. `gate` says
+    `body_bytes` bounds a request's body; `metrics` shows them in the format asked for. `gate` says
     who may come in, without one everybody; pages of the `origins` ("*" for any) may call.
     """
-    chat_endpoint = Generate(front, body_bytes, chat.parse, chat.ChatAnswer)
-    completion_endpoint = Generate(
-        front, body_bytes, completions.parse, completions.CompletionAnswer
-    )
+    bodies = Bodies(body_bytes)
+    chat_endpoint = Generate(front, bodies, chat.parse, chat.ChatAnswer)
+    completion_endpoint = Generate(front, bodies, completions.parse, completions.CompletionAnswer)
     router = Router(
         routes=[
             Route("/v1/chat/completions", chat_endpoint, methods=["POST"], name="chat"),
@@ -59,7 +59,7 @@ def build_app(
             Route("/v1/models/{model:path}", models.show_model(front), methods=["GET"]),
             Route("/health", ops.health(front), methods=["GET"]),
             Route("/ready", ops.ready(front), methods=["GET"]),
-            Route("/metrics", ops.metrics(metrics), methods=["GET"]),
+            Route("/metrics", ops.metrics(metrics or Metrics().expose), methods=["GET"]),
         ],
         redirect_slashes=False,
     )

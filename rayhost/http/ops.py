@@ -6,13 +6,14 @@ None of them touches a queue or waits for a worker: they answer when nothing els
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rayhost.front.request import Front
 from rayhost.http.json import json_response
 from rayhost.http.models import Endpoint, find_card
+
+Expose = Callable[[str], tuple[bytes, str]]  # an Accept header to a body and its content type
 
 
 def health(front: Front) -> Endpoint:
@@ -47,11 +48,12 @@ def ready(front: Front) -> Endpoint:
     return endpoint
 
 
-def metrics(read: Callable[[], bytes]) -> Endpoint:
-    """Return the endpoint that shows the metrics registry, in Prometheus' text format."""
+def metrics(expose: Expose) -> Endpoint:
+    """Return the endpoint that shows the metrics registry."""
 
-    async def endpoint(_request: Request) -> Response:
-        return Response(read(), headers={"content-type": CONTENT_TYPE_LATEST})
+    async def endpoint(request: Request) -> Response:
+        body, content_type = expose(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": content_type})
 
     return endpoint
 

@@ -20,7 +20,9 @@ def front() -> FakeFront:
 
 @pytest.fixture
 def app(front: FakeFront) -> ASGIApp:
-    return build_app(front, body_bytes=BODY_BYTES, metrics=lambda: b"rayhost_up 1\n")
+    return build_app(
+        front, body_bytes=BODY_BYTES, metrics=lambda accept: (b"rayhost_up 1\n", accept)
+    )
 
 
 @pytest_asyncio.fixture

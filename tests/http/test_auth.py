@@ -40,7 +40,7 @@ class Guarded:
         self.app: ASGIApp = build_app(
             front,
             body_bytes=BODY_BYTES,
-            metrics=lambda: b"rayhost_up 1\n",
+            metrics=lambda accept: (b"rayhost_up 1\n", accept),
             gate=Gate(KeyRing(self.path), self.quotas),
         )
 

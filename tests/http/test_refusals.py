@@ -136,7 +136,7 @@ async def test_an_unforeseen_failure_of_any_route_is_a_500_envelope(path: str) -
 
         health = cards
 
-    def metrics() -> bytes:
+    def metrics(accept: str) -> tuple[bytes, str]:
         raise ZeroDivisionError("secret")
 
     app = build_app(Broken(), body_bytes=BODY_BYTES, metrics=metrics)

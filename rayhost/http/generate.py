@@ -33,9 +33,7 @@ class MakeAnswer(Protocol):
 class Generate:
     """ASGI endpoint."""
 
-    def __init__(
-        self, front: Front, bodies: Bodies, parse: Parse, make_answer: MakeAnswer
-    ) -> None:
+    def __init__(self, front: Front, bodies: Bodies, parse: Parse, make_answer: MakeAnswer) -> None:
         self._front = front
         self._bodies = bodies
         self._parse = parse

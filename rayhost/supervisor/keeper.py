@@ -1,61 +1,60 @@
 """A keeper keeps one model's worker alive: spawn, load, watch, replace.
 
 Invariant: at most one worker process per keeper. The lane's `state` and `reason` always say what
-the keeper is doing: starting → loading → ready → (died) restarting → loading ..., or failed when
-trying again cannot help.
+the keeper is doing: starting → loading → ready → (died, hung) restarting → loading ..., or failed
+when trying again cannot help. Settings that cannot be loaded give way to the last that could.
 """
 
 import asyncio
 import itertools
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import structlog
 
 from rayhost import clock
 from rayhost.errors import RayhostError, Unavailable
+from rayhost.front.blame import Death
 from rayhost.front.lane import Lane, State
 from rayhost.front.link import Link
 from rayhost.front.request import WorkerHealth
-from rayhost.ipc.channel import End, create
-from rayhost.ipc.messages import Load, LoadFailed, Message, Ready, Stop
-from rayhost.ipc.status import Word
+from rayhost.ipc.channel import create
+from rayhost.ipc.messages import Load, LoadFailed, Message, Ready
 from rayhost.metrics import WorkerReading
-from rayhost.supervisor import backoff
+from rayhost.supervisor import backoff, incarnation
 from rayhost.supervisor.identity import Origin
-from rayhost.supervisor.process import Process, describe_exit
-
-HANG_NS = 30_000_000_000  # a step of the largest batch on the slowest box is shorter
-STOP_S = 2.0  # between asking a worker to stop and killing it
+from rayhost.supervisor.incarnation import Incarnation
+from rayhost.supervisor.process import Process
+from rayhost.supervisor.pulse import TICK_NS, Pulse
 
 _generations = itertools.count(1)
 _log = structlog.get_logger("rayhost.supervisor")
 
 
-@dataclass(slots=True)
-class _Worker:
-    """One incarnation."""
-
-    process: Process
-    link: Link
-    end: End
-    origin: Origin
-    ready_ns: int = 0
-    load_error: str = ""
-
-
 class Keeper:
     """Supervises the worker of one lane. Lives in the event loop's thread."""
 
-    def __init__(self, lane: Lane, load: Load | RayhostError, hang_ns: int = HANG_NS) -> None:
-        """`load` is what the worker loads, or why this model can never be loaded."""
+    def __init__(
+        self,
+        lane: Lane,
+        load: Load | RayhostError,
+        on_loaded: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`load` is what the worker loads, or why this model can never be loaded.
+
+        `on_loaded` is called whenever a worker has become ready.
+        """
         self._lane = lane
         self._load = load
-        self._hang_ns = hang_ns
-        self._worker: _Worker | None = None
+        self._on_loaded = on_loaded
+        self._worker: Incarnation | None = None
         self._failures = 0  # workers lost in a row
         self._restart: asyncio.TimerHandle | None = None
+        self._next_look: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._replacing = asyncio.Lock()
+        self._before: Load | None = None  # while those of `_load` were never ready yet
+        self._trial: asyncio.Future[None] | None = None  # what `replace` waits for
         self.settled = asyncio.Event()  # ready for the first time, or failed
 
     def start(self) -> None:
@@ -76,8 +75,11 @@ class Keeper:
             self._retry(f"cannot start a worker process: {error}")
             return
         link = Link(end, self._hear, self._condemn)
-        self._worker = _Worker(process, link, end, origin)
+        pulse = Pulse(clock.now_ns(), self._load.batch)
+        self._worker = Incarnation(process, link, end, origin, pulse)
+        self._lane.concurrency = self._load.concurrency
         link.send(0, self._load)
+        self._look_later()
         again = f" again: {self._lane.reason}" if self._failures else ""
         self._set("loading", f"the model is loading{again}")
 
@@ -90,21 +92,37 @@ class Keeper:
         _log.error("model failed", model=self._lane.name, reason=reason)
         self.settled.set()
 
+    async def replace(self, load: Load) -> None:
+        """Go on with other settings or another file; running requests notice only a pause.
+
+        Returns when a worker is ready with them. Raises RayhostError when there can be none: the
+        settings from before are then being loaded again.
+        """
+        async with self._replacing:
+            lane = self._lane
+            if self._stopping or isinstance(self._load, RayhostError) or lane.state == "failed":
+                raise RayhostError(f"model {lane.name!r} is {lane.state}: it has no worker")
+            self._before, self._load = self._before or self._load, load
+            self._trial = asyncio.get_running_loop().create_future()
+            _log.info("worker replaced", model=lane.name)
+            try:
+                if self._worker is not None:
+                    await self._worker.retire()
+                elif self._restart is not None:
+                    self._restart.cancel()
+                    self.start()
+                await self._trial
+            finally:
+                self._trial = None
+
     async def stop(self) -> None:
         """End the worker, politely for a moment, and start no other."""
         self._stopping = True
         if self._restart is not None:
             self._restart.cancel()
-        worker = self._worker
-        if worker is not None:
-            worker.link.send(0, Stop())
-            if not worker.ready_ns:
-                worker.process.kill()  # it hears nothing while it loads
-            try:
-                await asyncio.wait_for(worker.process.exited.wait(), STOP_S)
-            except TimeoutError:
-                worker.process.kill()
-                await worker.process.exited.wait()
+        if self._worker is not None:
+            await self._worker.retire()
+        self._end_trial(RayhostError("the server is going down"))
         if self._lane.state != "failed":
             self._set("stopped", "the server is going down")
         self._lane.close(Unavailable("the server is going down", code="draining", retry_after=5))
@@ -117,48 +135,11 @@ class Keeper:
 
     def health(self) -> WorkerHealth:
         """Read the worker's pulse from its status page."""
-        lane, worker = self._lane, self._worker
-        if worker is None or not worker.ready_ns:
-            # The first load shows no pulse. A model that was given up has no worker to be ill:
-            # `/ready` tells of it, and restarting the host would not help it.
-            return WorkerHealth(
-                model=lane.name,
-                ok=lane.state in ("starting", "failed")
-                or (lane.state == "loading" and self._failures == 0),
-                state=lane.state,
-                reason=lane.reason,
-                pid=worker.process.pid if worker else None,
-                step=0,
-                beat_age_ms=None,
-            )
-        age_ns = max(0, clock.now_ns() - max(worker.ready_ns, worker.end.status[Word.BEAT_NS]))
-        hung = age_ns > self._hang_ns
-        return WorkerHealth(
-            model=lane.name,
-            ok=not hung,
-            state=lane.state,
-            reason=f"the worker shows no sign of life for {age_ns / 1e9:.0f} s" if hung else "",
-            pid=worker.process.pid,
-            step=worker.end.status[Word.STEP],
-            beat_age_ms=round(age_ns / 1e6, 1),
-        )
+        return incarnation.health(self._lane, self._worker, first=self._failures == 0)
 
     def reading(self) -> WorkerReading:
         """Return the figures of a metrics scrape."""
-        status = self._worker.end.status if self._worker else None
-
-        def word(which: Word) -> int:
-            return status[which] if status else 0
-
-        return WorkerReading(
-            model=self._lane.name,
-            queued=self._lane.queued,
-            active=word(Word.ACTIVE),
-            kv_tokens=word(Word.KV_TOKENS),
-            steps=word(Word.STEP),
-            step_seconds=word(Word.STEP_NS) / 1e9,
-            decode_seconds=word(Word.DECODE_NS) / 1e9,
-        )
+        return incarnation.reading(self._lane, self._worker)
 
     def _hear(self, number: int, message: Message) -> None:
         worker = self._worker
@@ -171,6 +152,8 @@ class Keeper:
                 self._lane.identity = worker.origin.identity(message)
                 self._lane.attach(worker.link, message)
                 self.settled.set()
+                self._before = None
+                self._end_trial(None)
                 _log.info(
                     "model ready",
                     model=self._lane.name,
@@ -179,6 +162,7 @@ class Keeper:
                     context=message.context,
                     quantization=message.quantization,
                 )
+                self._on_loaded()
             case LoadFailed():
                 worker.load_error = message.reason
             case _:
@@ -187,32 +171,60 @@ class Keeper:
     def _condemn(self, reason: str) -> None:
         """The worker sent nonsense: nothing of it can be trusted any more."""
         _log.error("worker condemned", model=self._lane.name, reason=reason)
+        self._give_up(reason, Death.CRASHED)
+
+    def _look_later(self) -> None:
+        later = asyncio.get_running_loop().call_later(TICK_NS / 1e9, self._look)
+        self._next_look = later
+
+    def _look(self) -> None:
+        worker = self._worker
+        if worker is None or worker.death is not None:
+            return
+        self._look_later()
+        if reason := worker.hung():
+            _log.error("worker hung", model=self._lane.name, pid=worker.process.pid, reason=reason)
+            self._give_up(f"the worker hung: {reason}", Death.HUNG)
+
+    def _give_up(self, reason: str, death: Death) -> None:
         if self._worker is not None:
-            self._worker.process.kill()
+            self._set("restarting", reason)
+            self._worker.give_up(reason, death)
 
     def _died(self, code: int) -> None:
         worker = self._worker
         if worker is None:
             return
-        worker.link.drain()  # its last words: they come through `_hear`
-        worker.link.close()
+        worker.close()
         self._worker = None
-        self._lane.detach()
+        if self._next_look is not None:
+            self._next_look.cancel()
+        death, reason = worker.cause(code)
+        self._lane.detach(death)
         if self._stopping:
             return  # `stop` says the rest
-        if worker.load_error:
+        if death is Death.REPLACED:
+            self.start()
+        elif self._before is not None and not worker.ready_ns:
+            self._load, self._before = self._before, None
+            self._end_trial(RayhostError(f"the new settings do not load: {reason}"))
+            _log.error("back to the settings before", model=self._lane.name, reason=reason)
+            self.start()
+        elif worker.load_error:
             self._fail(worker.load_error)
         else:
-            stable = worker.ready_ns and clock.now_ns() - worker.ready_ns > backoff.STABLE_S * 1e9
-            if stable:
-                self._failures = 0
-            self._retry(
-                f"the worker died ({describe_exit(code)})"
-                + ("" if worker.ready_ns else " while loading the model"),
-            )
+            self._retry(reason, worker.served_s)
 
-    def _retry(self, reason: str) -> None:
-        self._failures += 1
+    def _end_trial(self, error: RayhostError | None) -> None:
+        if self._trial is None or self._trial.done():
+            return
+        if error is None:
+            self._trial.set_result(None)
+        else:
+            self._trial.set_exception(error)
+
+    def _retry(self, reason: str, served_s: float = 0.0) -> None:
+        self._failures = backoff.after(self._failures, served_s)
         # A model that was ready once can be loaded: then it is the machine, and that may pass.
         if self._failures >= backoff.LOAD_ATTEMPTS and not self.settled.is_set():
             self._fail(f"{reason}, {self._failures} times in a row")

@@ -11,6 +11,7 @@ from typing import NoReturn
 import psutil
 import pytest
 import pytest_asyncio
+from msgspec import structs
 from structlog.testing import capture_logs
 
 from rayhost.errors import RayhostError, Unavailable
@@ -22,8 +23,6 @@ from tests.front.fake_worker import request
 from tests.supervisor.kept import CONCURRENCY, keeping, load_of, workers
 from tests.support.tiny_gguf import write_broken_gguf
 from tests.support.waiting import soon
-
-HANG_NS = 1_500_000_000  # three beats of an idle worker
 
 
 @pytest_asyncio.fixture(autouse=True)
@@ -198,17 +197,41 @@ async def test_a_model_that_was_ready_once_is_never_given_up(
         await kept.ready()
 
 
-async def test_a_stopped_worker_shows_in_its_health_and_recovers(tiny_model: Path) -> None:
-    async with keeping(load_of(tiny_model), hang_ns=HANG_NS) as kept:
-        await kept.ready()
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_stopped_worker_is_killed_and_its_runs_go_on_in_the_next(
+    tiny_model: Path, busy: bool
+) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        undisturbed = await text_of(await kept.submit("story", 400))
+        run = await kept.submit("story", 400) if busy else None
+        if run:
+            await soon(lambda: run.produced, "its first token")
         kept.signal(signal.SIGSTOP)
-        await soon(lambda: not kept.keeper.health().ok, "the hang to show")
-        health = kept.keeper.health()
-        assert "no sign of life" in health.reason
-        assert health.beat_age_ms is not None
-        assert health.beat_age_ms * 1e6 > HANG_NS
-        kept.signal(signal.SIGCONT)
-        await soon(lambda: kept.keeper.health().ok, "the worker to recover")
+        stopped = kept.worker
+        states = []
+
+        def found() -> bool:
+            states.append((kept.lane.state, kept.keeper.health().ok))
+            return kept.lane.state != "ready"
+
+        await soon(found, "the hang to be found")
+        assert "no sign of life" in kept.lane.reason
+        assert states[-1] == ("restarting", False)
+        await kept.ready()
+        assert not stopped.is_running()
+        again = run or await kept.submit("story", 400)
+        assert await text_of(again) == undisturbed
+
+
+async def test_a_worker_that_is_stopped_for_a_moment_only_is_left_alone(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        worker = kept.worker
+        worker.suspend()
+        await soon(lambda: (kept.keeper.health().beat_age_ms or 0) > 1500, "three beats to miss")
+        worker.resume()
+        await soon(lambda: (kept.keeper.health().beat_age_ms or 1e9) < 500, "its next beat")
+        assert kept.worker.pid == worker.pid
 
 
 async def test_an_idle_worker_is_not_taken_for_a_hung_one(tiny_model: Path) -> None:
@@ -288,3 +311,78 @@ async def test_stop_while_loading_or_between_two_workers(tiny_model: Path) -> No
         await kept.keeper.stop()
         assert kept.lane.state == "stopped"
         assert workers() == []
+
+
+async def test_other_settings_take_effect_while_requests_run(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    prompts = [f"story number {n}" for n in range(CONCURRENCY)]
+    async with keeping(load) as kept:
+        undisturbed = [await text_of(await kept.submit(prompt, 300)) for prompt in prompts]
+        runs = [await kept.submit(prompt, 300) for prompt in prompts]
+        await soon(lambda: all(run.produced for run in runs), "a token of each")
+        before = kept.worker
+        await kept.keeper.replace(structs.replace(load, context=400, concurrency=2))
+        assert (kept.lane.state, kept.lane.context, kept.lane.concurrency) == ("ready", 400, 2)
+        assert not before.is_running()
+        assert [await text_of(run) for run in runs] == undisturbed
+        assert {run.record.weight for run in runs} == {0}
+        assert kept.times_loaded == 2
+
+
+async def test_a_run_that_the_new_context_cannot_hold_ends_with_length(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    async with keeping(load) as kept:
+        run = await kept.submit("story", 450)
+        await soon(lambda: len(run.produced) > 64, "more than fits then")
+        await kept.keeper.replace(structs.replace(load, context=64))
+        text = await text_of(run)
+        assert (run.finish.reason, text != "") == ("length", True)
+
+
+@pytest.mark.parametrize("how", ["refused", "dies"])
+async def test_settings_that_do_not_load_give_way_to_those_before(
+    tiny_model: Path, tmp_path: Path, how: str
+) -> None:
+    load = load_of(tiny_model)
+    if how == "refused":
+        other = structs.replace(load, path=str(write_broken_gguf(tmp_path / "x.gguf")))
+    else:
+        other = structs.replace(load, cpus=(4095,))  # cannot be pinned there
+    async with keeping(load) as kept:
+        await kept.ready()
+        run = await kept.submit("story", 400)
+        with pytest.raises(RayhostError, match="do not load"):
+            await kept.keeper.replace(other)
+        await kept.ready()
+        await text_of(run)
+        assert run.finish.completion_tokens == 400
+
+
+async def test_a_worker_is_replaced_while_it_loads_and_between_two(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    async with keeping(load) as kept:
+        await kept.keeper.replace(structs.replace(load, context=256))
+        assert kept.lane.context == 256
+        kept.signal(signal.SIGKILL)
+        await soon(lambda: kept.lane.state == "restarting", "the death")
+        await asyncio.gather(
+            kept.keeper.replace(structs.replace(load, context=320)),
+            kept.keeper.replace(structs.replace(load, context=384)),
+        )
+        assert (kept.lane.state, kept.lane.context) == ("ready", 384)
+        assert len(workers()) == 1
+
+
+async def test_nothing_is_replaced_where_nothing_can_run(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    async with keeping(RayhostError("no such file")) as kept:
+        with pytest.raises(RayhostError, match="failed"):
+            await kept.keeper.replace(load)
+    async with keeping(load) as kept:
+        replacing = asyncio.create_task(kept.keeper.replace(load))
+        await asyncio.sleep(0)
+        await kept.keeper.stop()
+        with pytest.raises(RayhostError, match="going down"):
+            await replacing
+        with pytest.raises(RayhostError, match="stopped"):
+            await kept.keeper.replace(load)

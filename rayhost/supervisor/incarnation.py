@@ -1,0 +1,125 @@
+"""One worker incarnation as its keeper sees it: process, channel, pulse, and how it ended.
+
+Invariant: the status page stays readable until `close`, which the keeper calls once, after the
+process is gone.
+"""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+
+from rayhost import clock
+from rayhost.front.blame import Death
+from rayhost.front.lane import Lane
+from rayhost.front.link import Link
+from rayhost.front.request import WorkerHealth
+from rayhost.ipc.channel import End
+from rayhost.ipc.messages import Stop
+from rayhost.ipc.status import Word
+from rayhost.metrics import WorkerReading
+from rayhost.supervisor.identity import Origin
+from rayhost.supervisor.process import Process, describe_exit
+from rayhost.supervisor.pulse import Pulse, signs_of
+
+STOP_S = 2.0  # between asking a worker to stop and killing it
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """A worker process. Times are CLOCK_MONOTONIC nanoseconds."""
+
+    process: Process
+    link: Link
+    end: End
+    origin: Origin
+    pulse: Pulse
+    ready_ns: int = 0
+    load_error: str = ""
+    death: Death | None = None  # why the keeper ended it, or is about to
+    verdict: str = ""  # the same in words
+
+    @property
+    def served_s(self) -> float:
+        """Seconds since it became ready."""
+        return (clock.now_ns() - self.ready_ns) / 1e9 if self.ready_ns else 0.0
+
+    def hung(self) -> str | None:
+        """Take a sample of its pulse; return why it must be given up, or None."""
+        beat_ns = self.end.status[Word.BEAT_NS]
+        return self.pulse.look(clock.now_ns(), beat_ns, lambda: signs_of(self.process.pid))
+
+    def give_up(self, reason: str, death: Death) -> None:
+        """Kill it."""
+        self.death, self.verdict = death, reason
+        self.process.kill()
+
+    async def retire(self) -> None:
+        """End it on purpose, politely for a moment; return when it is gone."""
+        self.death = Death.REPLACED
+        self.link.send(0, Stop())
+        if not self.ready_ns:
+            self.process.kill()  # it hears nothing while it loads
+        try:
+            await asyncio.wait_for(self.process.exited.wait(), STOP_S)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.exited.wait()
+
+    def close(self) -> None:
+        """Take its last words, which come through the link, and let go of the channel."""
+        self.link.drain()
+        self.link.close()
+
+    def cause(self, code: int) -> tuple[Death, str]:
+        """Return what ended it, for the requests it had and for people."""
+        death = self.death
+        if death is None:
+            death = Death.KILLED if code == -signal.SIGKILL else Death.CRASHED
+        if self.load_error:
+            return death, self.load_error
+        reason = self.verdict or f"the worker died ({describe_exit(code)})"
+        return death, reason if self.ready_ns else f"{reason} while loading the model"
+
+
+def health(lane: Lane, worker: Incarnation | None, *, first: bool) -> WorkerHealth:
+    """Read the pulse of a lane's worker; `first` means that none was lost before it."""
+    if worker is None or not worker.ready_ns:
+        # The first load shows no pulse. A model that was given up has no worker to be ill:
+        # `/ready` tells of it, and restarting the host would not help it.
+        return WorkerHealth(
+            model=lane.name,
+            ok=lane.state in ("starting", "failed") or (lane.state == "loading" and first),
+            state=lane.state,
+            reason=lane.reason,
+            pid=worker.process.pid if worker else None,
+            step=0,
+            beat_age_ms=None,
+        )
+    age_ns = max(0, clock.now_ns() - max(worker.ready_ns, worker.end.status[Word.BEAT_NS]))
+    return WorkerHealth(
+        model=lane.name,
+        ok=not worker.verdict,
+        state=lane.state,
+        reason=worker.verdict,
+        pid=worker.process.pid,
+        step=worker.end.status[Word.STEP],
+        beat_age_ms=round(age_ns / 1e6, 1),
+    )
+
+
+def reading(lane: Lane, worker: Incarnation | None) -> WorkerReading:
+    """Return the figures of a metrics scrape."""
+    status = worker.end.status if worker else None
+
+    def word(which: Word) -> int:
+        return status[which] if status else 0
+
+    return WorkerReading(
+        model=lane.name,
+        queued=lane.queued,
+        active=word(Word.ACTIVE),
+        kv_tokens=word(Word.KV_TOKENS),
+        steps=word(Word.STEP),
+        step_seconds=word(Word.STEP_NS) / 1e9,
+        decode_seconds=word(Word.DECODE_NS) / 1e9,
+    )

@@ -110,6 +110,15 @@ class Metrics:
         """Count what the result cache did for a request: hit, miss, joined or bypass."""
         self._cache.labels(model, outcome).inc()
 
+    def cache_outcomes(self) -> dict[str, int]:
+        """Return how many requests of all models met the result cache in which way."""
+        found: dict[str, int] = {}
+        for sample in next(iter(self._cache.collect())).samples:
+            if sample.name.endswith("_total"):
+                outcome = sample.labels["outcome"]
+                found[outcome] = found.get(outcome, 0) + int(sample.value)
+        return found
+
     def restarted(self, model: str, cause: str) -> None:
         """Count a worker that was lost or replaced."""
         self._restarts.labels(model, cause).inc()

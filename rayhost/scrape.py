@@ -24,7 +24,10 @@ class WorkerReading:
     kv_cells: int = 0  # what `kv_tokens` can grow to
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    pid: int | None = None
     rss_bytes: int = 0  # 0: no process
+    snapshots: int = 0  # in memory
+    snapshot_bytes: int = 0
     queued_by_priority: Mapping[str, int] = field(default_factory=dict)
     reused_tokens: Mapping[str, int] = field(default_factory=dict)  # by where they came from
 
@@ -45,6 +48,8 @@ _WORKER: tuple[tuple[_Kind, str, str, str], ...] = (
     (GaugeMetricFamily, "active_sequences", "Sequences in the batch.", "active"),
     (GaugeMetricFamily, "kv_tokens", "KV cells in use.", "kv_tokens"),
     (GaugeMetricFamily, "kv_cells", "KV cells there are.", "kv_cells"),
+    (GaugeMetricFamily, "snapshots", "KV snapshots kept in memory.", "snapshots"),
+    (GaugeMetricFamily, "snapshot_bytes", "Bytes that they take.", "snapshot_bytes"),
     (CounterMetricFamily, "steps", "Engine steps.", "steps"),
     (CounterMetricFamily, "step_seconds", "Time in steps.", "step_seconds"),
     (

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rayhost import __version__
-from rayhost.cli import bench, check, models, pull, serve, tune
+from rayhost.cli import bench, check, models, pull, serve, top, tune
 from rayhost.errors import RayhostError
 
 
@@ -60,4 +60,5 @@ app.command()(check.check)
 app.command()(models.models)
 app.command()(pull.pull)
 app.command()(serve.serve)
+app.command()(top.top)
 app.command()(tune.tune)

@@ -1,0 +1,117 @@
+"""Where the admin socket lies, how it is made, and how `rayhost top` asks it. A leaf.
+
+Invariant: nobody but the host's own user can open it: mode 0600 from its first moment, in a folder
+of that user alone.
+"""
+
+import contextlib
+import http.client
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rayhost.errors import RayhostError
+
+TIMEOUT_S = 5.0
+_MAX_PATH = 107  # bytes, of the kernel's sockaddr_un
+
+
+def folder() -> Path:
+    """Return the folder of sockets: what systemd or the session made for us, else one in /tmp."""
+    if given := os.environ.get("RUNTIME_DIRECTORY"):  # systemd: perhaps several, the first is ours
+        return Path(given.split(":")[0])
+    if session := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(session) / "rayhost"
+    return Path(tempfile.gettempdir()) / f"rayhost-{os.getuid()}"
+
+
+def default_path(port: int) -> Path:
+    """Return the socket of the host that listens on a TCP port."""
+    return folder() / f"{port}.sock"
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """Make the socket, listen on it, and remove it in the end.
+
+    Raises RayhostError, naming the path, when it cannot be had or another host has it.
+    """
+    if len(os.fsencode(path)) > _MAX_PATH:
+        raise RayhostError(f"{path}: a socket's path has at most {_MAX_PATH} bytes")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _make_folder(path.parent)
+        _clear(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(16)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise RayhostError(f"{path}: cannot make the admin socket: {error.strerror}") from None
+    except RayhostError:
+        listener.close()
+        raise
+    try:
+        with listener:
+            yield listener
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def running() -> list[Path]:
+    """Return the sockets of the hosts of this user that run now."""
+    return sorted(path for path in folder().glob("*.sock") if _answers(path))
+
+
+def ask(path: Path, method: str, target: str) -> tuple[int, bytes]:
+    """Return status and body. Raises RayhostError when no host answers there."""
+    connection = _Connection(path)
+    try:
+        connection.request(method, target)
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise RayhostError(f"{path}: no rayhost answers there: {error}") from None
+    finally:
+        connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("rayhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+def _make_folder(parent: Path) -> None:
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    about = parent.stat()
+    # In /tmp anybody can make the folder first, and then change what is in it.
+    if about.st_uid != os.getuid() or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise RayhostError(f"{parent}: others can write there, so no place for the admin socket")
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a host that was killed; nothing else is ever removed."""
+    if _answers(path):
+        raise RayhostError(f"{path}: another rayhost has this admin socket")
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(TIMEOUT_S)
+        return probe.connect_ex(str(path)) == 0

@@ -1,0 +1,71 @@
+"""`rayhost top`: a live view of a running host, from its admin socket."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rayhost.errors import RayhostError
+
+if TYPE_CHECKING:
+    from rayhost.front.state import HostState
+
+
+def top(
+    socket: Annotated[
+        Path | None, typer.Option(help="Admin socket; without it, that of the only running host.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Seconds between two frames.")
+    ] = 1.0,
+) -> None:
+    """Show what a running host does: models, queue, requests, caches, memory."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from rayhost.cli.frame import frame
+
+    path = socket or _only_host()
+    state = _read(path)
+    console = Console()
+    if once:
+        console.print(frame(state, None, console.height))
+        return
+    with Live(frame(state, None, console.height), console=console, screen=True) as live:
+        while True:
+            time.sleep(interval)
+            before, state = state, _read(path)
+            live.update(frame(state, before, console.height), refresh=True)
+
+
+def _only_host() -> Path:
+    from rayhost import admin_socket
+
+    match admin_socket.running():
+        case [path]:
+            return path
+        case []:
+            raise RayhostError(
+                f"no running host of this user found in {admin_socket.folder()}; start one with "
+                "`rayhost serve`, or name its socket with --socket"
+            )
+        case several:
+            listed = ", ".join(map(str, several))
+            raise RayhostError(f"several hosts run; choose one with --socket: {listed}")
+
+
+def _read(path: Path) -> "HostState":
+    import msgspec
+
+    from rayhost import admin_socket
+    from rayhost.front.state import HostState
+
+    status, body = admin_socket.ask(path, "GET", "/admin/state")
+    if status != 200:
+        raise RayhostError(f"{path}: the host answered with status {status}: {body[:200]!r}")
+    try:
+        return msgspec.json.decode(body, type=HostState)
+    except msgspec.DecodeError as error:
+        raise RayhostError(f"{path}: a host of another version: {error}") from None

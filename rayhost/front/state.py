@@ -1,0 +1,67 @@
+"""What a running host says of itself: the JSON of `/admin/state`, which `rayhost top` reads.
+
+Plain values at one moment, no behaviour. Times are seconds, sizes bytes; counters only grow while
+the same worker (`pid`) lives, so two states make a rate.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+
+class RequestState(msgspec.Struct, frozen=True):
+    """One request that has not ended."""
+
+    id: str
+    phase: Literal["queued", "prefill", "decode"]
+    priority: str
+    prompt_tokens: int
+    generated_tokens: int
+    age_s: float
+
+
+class ModelState(msgspec.Struct, frozen=True):
+    """One model: its lane in the front and its worker, `pid` None while there is none."""
+
+    name: str
+    state: str
+    reason: str
+    pid: int | None
+    rss_bytes: int
+    concurrency: int  # sequences there are
+    active: int  # of them in the batch
+    queued: int
+    queued_by_priority: Mapping[str, int]
+    kv_tokens: int
+    kv_cells: int
+    steps: int
+    step_s: float
+    prefill_tokens: int
+    decode_tokens: int
+    reused_tokens: Mapping[str, int]
+    snapshots: int
+    snapshot_bytes: int
+    requests: tuple[RequestState, ...]
+
+
+class CacheState(msgspec.Struct, frozen=True):
+    """The result cache; `lookups` by outcome."""
+
+    entries: int
+    bytes: int
+    lookups: Mapping[str, int]
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """The whole host."""
+
+    version: str
+    url: str
+    uptime_s: float
+    draining: bool
+    connections: int
+    front_rss_bytes: int
+    available_bytes: int  # on the machine
+    cache: CacheState
+    models: tuple[ModelState, ...]

@@ -44,6 +44,10 @@ Source = Annotated[
 ]
 Sha256 = Annotated[str, _text("[0-9a-f]{64}", "64 lower-case hex digits")]
 Host = Annotated[str, _text(r"[^\x00-\x20\x7f]{1,255}", "an IP address or a host name")]
+Origin = Annotated[
+    str,
+    _text(r"(\*|https?://[^\x00-\x20\x7f/]{1,255})", "an origin like https://example.org, or *"),
+]
 Cpu = Annotated[int, Meta(ge=0, le=4095)]
 
 
@@ -68,6 +72,14 @@ class Listen(Section, frozen=True):
     port: Annotated[
         int, Meta(ge=0, le=65535, description="TCP port; 0 takes any free one and prints it.")
     ] = 8080
+    open: Annotated[
+        bool,
+        Meta(description="Serve other machines without API keys, whoever they are."),
+    ] = False
+    origins: Annotated[
+        tuple[Origin, ...],
+        Meta(max_length=64, description="Origins whose web pages may call (CORS); * for any."),
+    ] = ()
 
 
 class Limits(Section, frozen=True):
@@ -78,8 +90,17 @@ class Limits(Section, frozen=True):
         Meta(ge=1024, le=16 << 20, description="Largest request body, in bytes; above it: 413."),
     ] = 1 << 20
     queue: Annotated[
-        int, Meta(ge=0, le=100_000, description="Requests waiting per model; above it: 429.")
+        int,
+        Meta(ge=0, le=100_000, description="Requests waiting per model; above it: 429 or 503."),
     ] = 128
+    queue_tokens: Annotated[
+        int,
+        Meta(ge=1, le=1 << 30, description="Prompt tokens of all requests waiting for a model."),
+    ] = 1 << 18
+    queue_wait_s: Annotated[
+        float,
+        Meta(gt=0, le=86_400, description="Longest expected wait, in seconds; above it: 503."),
+    ] = 120.0
     drain_s: Annotated[
         float,
         Meta(ge=0, le=3600, description="Seconds that running requests get after SIGTERM."),
@@ -184,6 +205,13 @@ class Profile(Section, frozen=True):
     listen: Annotated[Listen, Meta(description="Where the HTTP server listens.")] = Listen()
     limits: Annotated[Limits, Meta(description="Bounds on requests and on shutdown.")] = Limits()
     cache: Annotated[Cache, Meta(description="Answers kept for identical requests.")] = Cache()
+    keys: Annotated[
+        Source | None,
+        Meta(
+            description="The file of API keys (see `rayhost key`), from the profile's folder on; "
+            "null: keys.json in the model store."
+        ),
+    ] = None
     schema_: Annotated[
         str | None, Meta(description="For editors: where this file's JSON Schema lies.")
     ] = msgspec.field(name="$schema", default=None)

@@ -84,7 +84,7 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "zzz": 5},
-            "zzz: unknown key; known are models, listen, limits, $schema",
+            "zzz: unknown key; known are models, listen, limits, cache, keys, $schema",
         ),
         (
             one_model(context=63),
@@ -128,7 +128,7 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "a\nb": 1},
-            '["a\\nb"]: unknown key; known are models, listen, limits, $schema',
+            '["a\\nb"]: unknown key; known are models, listen, limits, cache, keys, $schema',
         ),
         (
             one_model(source="x\ud800"),

@@ -18,6 +18,7 @@ import typer
 
 from rayhost import clock
 from rayhost.errors import RayhostError
+from rayhost.front.admission import Bounds
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
 from rayhost.front.request import WorkerHealth
@@ -83,7 +84,7 @@ class Service:
             name=model.name,
             aliases=model.aliases,
             concurrency=model.concurrency,
-            queue_limit=self._limits.queue,
+            bounds=Bounds(self._limits.queue, self._limits.queue_tokens, self._limits.queue_wait_s),
             metrics=self._metrics,
         )
         keeper = Keeper(lane, load)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 
 from rayhost.front.lane import Lane
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing
 from rayhost.front.run import ActiveRun
 
 
@@ -127,6 +127,10 @@ class Listener:
     def finish(self) -> Finish:
         """How it ended; only after the iteration ended normally."""
         return self.run.finish
+
+    def standing(self) -> Standing | None:
+        """Return where the run waits; None once it is being answered."""
+        return self.run.standing()
 
     async def admitted(self) -> None:
         """Return once the run is queued. Raises as `Front.submit` does."""

@@ -1,22 +1,31 @@
 """A lane: everything in the front about one model - its queue, its runs, its worker's link.
 
-Invariant: a run is in `_queue` or in `_started`, never both, and leaves with an outcome. The lane
-outlives its workers: `attach` and `detach` may come any number of times, and what was started in
-a lost worker goes back to the head of the queue to be resumed from its tokens.
+Invariant: a run waits in `_queue` or is in `_started`, never both, and leaves with an outcome. The
+lane outlives its workers: `attach` and `detach` may come any number of times, and what was started
+in a lost worker goes back to the head of the queue to be resumed from its tokens.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter
+from collections.abc import Callable
 from typing import Literal
 
 import structlog
 
 from rayhost import clock
-from rayhost.errors import ApiError, ContextLengthExceeded, QueueFull, Unavailable, WorkerLost
+from rayhost.errors import (
+    ApiError,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    Unavailable,
+    WorkerLost,
+)
+from rayhost.front.admission import Admission, Bounds
 from rayhost.front.blame import Death
-from rayhost.front.drain_rate import DrainRate
+from rayhost.front.fair import Claim
+from rayhost.front.preemption import Held, victims
 from rayhost.front.prompts import Outlet, Prompts, check, numbers, refusal
-from rayhost.front.request import GenerateRequest
+from rayhost.front.request import GenerateRequest, Priority, Standing
 from rayhost.front.run import ActiveRun, summary
 from rayhost.ipc.messages import Cancel, Finished, Message, Prepared, Ready, Rejected, Tokens
 from rayhost.metrics import Metrics
@@ -40,9 +49,11 @@ class Lane:
         name: str,
         aliases: tuple[str, ...],
         concurrency: int,
-        queue_limit: int,
+        bounds: Bounds,
         metrics: Metrics,
+        spent: Callable[[str, int], None] = lambda _key, _tokens: None,
     ) -> None:
+        """`spent` hears of tokens that were computed for a key, when a run ends."""
         self.name = name
         self.aliases = aliases
         self.state: State = "starting"
@@ -52,9 +63,8 @@ class Lane:
         self.identity = b""  # of all that answers depend on; empty before the first worker
         self.concurrency = concurrency
         self._vocabulary = 0
-        self._queue_limit = queue_limit
         self._metrics = metrics
-        self._rate = DrainRate()
+        self._spent = spent
         self._link: Outlet | None = None
         self._settled = asyncio.Event()  # a worker is attached, or there will never be one
         self._closing: ApiError | None = None
@@ -62,13 +72,19 @@ class Lane:
         self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
         self._prompts = Prompts()
-        self._queue: deque[ActiveRun] = deque()
+        self._admission = Admission[ActiveRun](bounds, concurrency)
+        self._queue = self._admission.queue
         self._started: dict[int, ActiveRun] = {}
 
     @property
     def queued(self) -> int:
         """Requests that wait for a worker to start them."""
         return self._open - len(self._started)
+
+    @property
+    def queued_by_priority(self) -> Counter[Priority]:
+        """Of those, the ones whose prompt is read."""
+        return Counter(run.claim.priority for run in self._queue)
 
     # What the supervisor says.
 
@@ -79,6 +95,7 @@ class Lane:
         self.context = ready.context
         self.chat = ready.chat
         self._vocabulary = ready.vocabulary
+        self._admission.sequences = self.concurrency
         for run in list(self._queue):
             run.fit(ready.context)
             if how := _verdict(run, ready, replaced):
@@ -105,12 +122,12 @@ class Lane:
             if run is culprit:
                 continue
             run.record.lost(death)
-            self._queue.appendleft(run)
+            self._queue.returned(run)
         if culprit is not None:
             self._end(culprit, WorkerLost("the worker died again and again on this request"))
 
     def _preempt(self, run: ActiveRun) -> None:
-        """Take a started run's sequence away; it waits at the head of the queue to be resumed.
+        """Take a started run's sequence away; it waits as the next of its key to be resumed.
 
         The caller starts what it made room for. What the worker still says of the run goes to a
         number that nobody has any more, and is computed again.
@@ -119,7 +136,9 @@ class Lane:
         if self._link is not None:
             self._link.send(run.number, Cancel())
         run.number = next(numbers)
-        self._queue.appendleft(run)
+        run.gave_way += 1
+        self._queue.yielded(run, clock.now_ns())
+        self._metrics.degraded(self.name, "preempted")
 
     def close(self, error: ApiError) -> None:
         """There will be no worker again: every request of this lane fails with `error`."""
@@ -135,40 +154,70 @@ class Lane:
     async def submit(self, request: GenerateRequest) -> ActiveRun:
         """Return a queued run. Raises as `Front.submit` does."""
         arrived = clock.now_ns()
-        if self.queued >= self._queue_limit + self._idle():
-            raise QueueFull(
-                f"{self.queued} requests are waiting for {self.name!r}; its queue holds "
-                f"{self._queue_limit}",
-                retry_after=self._rate.retry_after(self.queued),
-            )
+        claim = _claim(request, arrived)
+        self._admission.read(claim, self._idle())
         self._count(+1)
         try:
-            prompt = await self._prompts.read(request.prompt, self._worker)
-            check(
-                prompt,
-                request.prompt,
-                model=self.name,
-                context=self.context,
-                vocabulary=self._vocabulary,
-            )
+            prompt = await self._read(request, claim)
             if self._closing is not None:  # after the tokens came, before this task had its turn
                 raise self._closing.with_traceback(None)
+            run = ActiveRun(
+                model=self.name,
+                number=next(numbers),
+                request=request,
+                prompt=prompt,
+                context=self.context,
+                arrived_ns=arrived,
+                claim=claim,
+                on_close=self._cancel,
+                standing=self._standing,
+            )
+            claim.prompt, claim.most = len(prompt), run.max_tokens
+            claim.answer = self._admission.speed.expected(run.max_tokens)
+            displaced = self._admission.offer(
+                run, started=self._at_work(), idle=self._idle(), now_ns=clock.now_ns()
+            )
         except BaseException:  # a cancelled task, too, has left
             self._count(-1)
             self._dispatch()  # perhaps it was the suspect that others waited for
             raise
-        run = ActiveRun(
-            model=self.name,
-            number=next(numbers),
-            request=request,
-            prompt=prompt,
-            context=self.context,
-            arrived_ns=arrived,
-            on_close=self._cancel,
-        )
-        self._queue.append(run)
+        for refused in displaced:
+            self._end(refused.item, refused.error)
+        if claim.deadline_ns is not None:
+            left_s = (claim.deadline_ns - clock.now_ns()) / 1e9
+            run.timer = asyncio.get_running_loop().call_later(left_s, self._expire, run)
         self._dispatch()
         return run
+
+    async def _read(self, request: GenerateRequest, claim: Claim) -> list[int]:
+        """Return the prompt's tokens, which can run. Raises as `submit` does."""
+        left_ns = None if claim.deadline_ns is None else claim.deadline_ns - clock.now_ns()
+        try:
+            async with asyncio.timeout(None if left_ns is None else left_ns / 1e9):
+                prompt = await self._prompts.read(request.prompt, self._worker)
+        except TimeoutError:
+            raise DeadlineExceeded("the time-out was over before the prompt was read") from None
+        finally:
+            self._admission.was_read(claim)
+        check(
+            prompt,
+            request.prompt,
+            model=self.name,
+            context=self.context,
+            vocabulary=self._vocabulary,
+        )
+        return prompt
+
+    def _standing(self, run: ActiveRun) -> Standing | None:
+        """Return where a run waits; None for one that is being answered, or over."""
+        if run.outcome:
+            return None
+        if run.number in self._started:
+            return None if run.produced else Standing(0, None)
+        return self._admission.standing(run, self._at_work())
+
+    def _at_work(self) -> list[ActiveRun]:
+        return list(self._started.values())
 
     def _idle(self) -> int:
         """Requests that would start at once."""
@@ -212,18 +261,37 @@ class Lane:
     def _dispatch(self) -> None:
         """Start what the worker can take now.
 
-        Of the suspects of a worker's death one at a time, prompts that are to be read first: so
-        the one that kills workers is found, and the others do not fall with it again.
+        What cannot be answered in time any more is not started, and where a run of high priority
+        has no sequence, a lower one gives way. Of the suspects of a worker's death one at a time,
+        prompts that are to be read first: so the one that kills workers is found, and the others
+        do not fall with it again.
         """
-        room = self.concurrency + LOOK_AHEAD
-        while self._link is not None and self._queue and len(self._started) < room:
-            run = self._queue[0]
+        while self._link is not None and self._queue:
+            now_ns = clock.now_ns()
+            run = self._queue.head(now_ns)
             if run.record.suspect and self._suspect_at_work():
                 return
-            self._queue.popleft()
+            late = None if run.produced else self._admission.late(run, self._at_work(), now_ns)
+            if late is not None:
+                self._queue.remove(run)
+                self._end(run, late)
+                continue
+            for other in self._in_the_way_of(run, now_ns):
+                self._preempt(other)
+            if len(self._started) >= self.concurrency + LOOK_AHEAD:
+                return
+            self._queue.pop(now_ns)
             self._started[run.number] = run
             run.record.begin()
+            run.given_ns = now_ns
             self._link.send(run.number, run.start_message())
+
+    def _in_the_way_of(self, run: ActiveRun, now_ns: int) -> list[ActiveRun]:
+        priority = run.claim.priority
+        if priority is not Priority.HIGH or len(self._started) < self.concurrency:
+            return []
+        started = [(one, _held(one)) for one in self._started.values()]
+        return victims(priority, started, self.concurrency, now_ns)
 
     def _suspect_at_work(self) -> bool:
         return self._prompts.suspect or any(run.record.suspect for run in self._started.values())
@@ -231,6 +299,12 @@ class Lane:
     def _cancel(self, run: ActiveRun) -> None:
         self._withdraw(run)
         self._end(run, None)
+        self._dispatch()
+
+    def _expire(self, run: ActiveRun) -> None:
+        self._withdraw(run)
+        done = f"with {len(run.produced)} tokens of its answer" if run.given_ns else "waiting"
+        self._end(run, DeadlineExceeded(f"the time-out was over {done}"))
         self._dispatch()
 
     def _withdraw(self, run: ActiveRun) -> None:
@@ -244,13 +318,18 @@ class Lane:
         match how:
             case Finished():
                 run.end(how)
-                self._rate.ended(run.ended_ns)
+                self._learn(run)
             case "length":
                 run.end_outgrown()
             case None:
                 run.cancel()
             case _:
                 run.fail(how)
+        if run.timer is not None:
+            run.timer.cancel()
+        self._admission.ended(run, len(run.prompt) - run.reused, len(run.produced))
+        if run.given_ns:
+            self._spent(run.claim.key, len(run.prompt) + len(run.produced))
         self._count(-1)
         self._metrics.ended(
             model=self.name,
@@ -264,13 +343,47 @@ class Lane:
         )
         _log.info("request", **summary(run))
 
+    def _learn(self, run: ActiveRun) -> None:
+        self._admission.rate.ended(run.ended_ns)
+        if run.started_ns and not run.gave_way:  # else the times hold a pause, or are not known
+            self._admission.speed.learn(
+                prompt=len(run.prompt),
+                answer=len(run.produced),
+                started_ns=run.started_ns,
+                first_ns=run.first_token_ns,
+                ended_ns=run.ended_ns,
+            )
+
     def _count(self, change: int) -> None:
         self._open += change
         if self._open:
             self.idle.clear()
         else:
             self.idle.set()
-            self._rate.idle()
+            self._admission.rate.idle()
+
+
+def _claim(request: GenerateRequest, arrived_ns: int) -> Claim:
+    terms = request.terms
+    return Claim(
+        key=terms.key,
+        weight=terms.weight,
+        priority=terms.priority,
+        prompt=0,  # not known before it is read
+        answer=0,
+        most=0,
+        deadline_ns=None if terms.timeout_ms is None else arrived_ns + terms.timeout_ms * 1_000_000,
+    )
+
+
+def _held(run: ActiveRun) -> Held:
+    return Held(
+        priority=run.claim.priority,
+        since_ns=run.given_ns,
+        left=run.max_tokens - len(run.produced),
+        tokens=len(run.prompt) + len(run.produced),
+        times=run.gave_way,
+    )
 
 
 def _verdict(run: ActiveRun, ready: Ready, replaced: bool) -> ApiError | Literal["length"] | None:

@@ -158,6 +158,10 @@ class Run(Protocol):
         """How the request met the result cache; never "hit", which is no run."""
         ...
 
+    def standing(self) -> Standing | None:
+        """Return where it waits; None once it is being answered."""
+        ...
+
     def close(self) -> None:
         """Stop caring: frees the sequence within one engine step. Harmless after the end."""
         ...

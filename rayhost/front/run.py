@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable
 from rayhost import clock
 from rayhost.errors import ApiError
 from rayhost.front.blame import Record
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest
+from rayhost.front.fair import Claim
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing
 from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
 
 
@@ -28,7 +29,9 @@ class ActiveRun:
         prompt: list[int],
         context: int,
         arrived_ns: int,
+        claim: Claim,
         on_close: Callable[["ActiveRun"], None],
+        standing: Callable[["ActiveRun"], Standing | None],
     ) -> None:
         self.model = model
         self.number = number  # what frames call it; unique in this front; new after a preemption
@@ -39,12 +42,17 @@ class ActiveRun:
         self.max_tokens = 0  # as far as the context lets it
         self.fit(context)
         self.arrived_ns = arrived_ns
+        self.claim = claim  # on a sequence
+        self.given_ns = 0  # when a worker was given it, the last time
+        self.gave_way = 0  # times that its sequence was taken for a higher priority
+        self.timer: asyncio.TimerHandle | None = None  # of its deadline
         self.started_ns = 0  # first step that computed any of it
         self.first_token_ns = 0
         self.ended_ns = 0
         self.record = Record()  # what deaths of workers say against it
         self.outcome = ""  # stop, length, cancelled, or an error's code; empty while it runs
         self._on_close = on_close
+        self._standing = standing
         self._text: list[str] = []
         self._changed = asyncio.Event()
         self._finish: Finish | None = None
@@ -113,6 +121,10 @@ class ActiveRun:
             raise RuntimeError(f"run {self.request.id} has not finished: {self.outcome or 'runs'}")
         return self._finish
 
+    def standing(self) -> Standing | None:
+        """Return where it waits; None once it is being answered."""
+        return self._standing(self)
+
     def close(self) -> None:
         """Stop caring: frees the sequence within one engine step. Harmless after the end."""
         if not self.outcome:
@@ -145,6 +157,8 @@ def summary(run: ActiveRun) -> dict[str, object]:
         "request_id": run.request.id,
         "model": run.model,
         "outcome": run.outcome,
+        "priority": run.claim.priority.name.lower(),
+        "key": run.claim.key,
         "prompt_tokens": len(run.prompt),
         "reused_tokens": run.reused,
         "completion_tokens": len(run.produced),

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from rayhost.front.admission import Bounds
 from rayhost.front.blame import Death
 from rayhost.front.lane import Lane
 from rayhost.front.request import ChatPrompt, GenerateRequest, TextPrompt, TokenPrompt
@@ -28,7 +29,7 @@ def make_lane(*, concurrency: int = 2, queue_limit: int = 100) -> Lane:
         name="tiny",
         aliases=("t",),
         concurrency=concurrency,
-        queue_limit=queue_limit,
+        bounds=Bounds(queue_limit),
         metrics=Metrics(),
     )
 

@@ -13,6 +13,7 @@ from rayhost.front.request import (
     ModelCard,
     Recalled,
     Run,
+    Standing,
     WorkerHealth,
 )
 
@@ -51,6 +52,7 @@ class FakeRun:
         self.close_error: Exception | None = None
         self.held = Flag()
         self.closed = Flag()
+        self.places: list[Standing | None] = []
         self._pieces = pieces
         self._ending = ending
         self._error = error
@@ -73,6 +75,9 @@ class FakeRun:
         if not self._ended:
             raise RuntimeError("finish was read before the end")
         return self._ending
+
+    def standing(self) -> Standing | None:
+        return self.places.pop(0) if self.places else None
 
     def close(self) -> None:
         self.closed.set()

@@ -15,7 +15,7 @@ from rayhost.front.request import GenerateRequest, TextPrompt
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.messages import Load, Sampling
 from rayhost.metrics import Metrics
-from rayhost.supervisor.keeper import Keeper
+from rayhost.supervisor.keeper import HANG_NS, Keeper
 from rayhost.supervisor.pinning import allowed_cpus
 from tests.support.waiting import soon
 
@@ -41,15 +41,11 @@ def load_of(path: Path, *, cpus: tuple[int, ...] | None = None) -> Load:
 class Kept:
     """What `keeping` yields."""
 
-    def __init__(self, load: Load | RayhostError) -> None:
+    def __init__(self, load: Load | RayhostError, hang_ns: int) -> None:
         self.lane = Lane(
             name="tiny", aliases=(), concurrency=CONCURRENCY, bounds=Bounds(100), metrics=Metrics()
         )
-        self.times_loaded = 0
-        self.keeper = Keeper(self.lane, load, self._loaded)
-
-    def _loaded(self) -> None:
-        self.times_loaded += 1
+        self.keeper = Keeper(self.lane, load, hang_ns)
 
     async def ready(self) -> None:
         """Wait until the lane is ready; fail at once when it has failed."""
@@ -97,9 +93,9 @@ def workers() -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def keeping(load: Load | RayhostError) -> AsyncIterator[Kept]:
+async def keeping(load: Load | RayhostError, hang_ns: int = HANG_NS) -> AsyncIterator[Kept]:
     """Start a keeper and yield it; its worker is ended whatever the test did."""
-    kept = Kept(load)
+    kept = Kept(load, hang_ns)
     kept.keeper.start()
     try:
         yield kept

@@ -126,6 +126,24 @@ class Kv(Section, frozen=True):
     ] = "auto"
 
 
+class Snapshots(Section, frozen=True):
+    """Copies of KV cells that outlive their slot, so that a conversation is not computed again."""
+
+    ram_mb: Annotated[
+        int,
+        Meta(ge=0, le=1 << 20, description="Memory for them, in MiB; 0: none is kept."),
+    ] = 128
+    disk_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 20,
+            description="Disk for those that a restart should find again, in MiB. They hold what "
+            "users wrote. 0: none is written.",
+        ),
+    ] = 0
+
+
 class ModelProfile(Section, frozen=True):
     """One model, served by one worker process."""
 
@@ -171,10 +189,30 @@ class ModelProfile(Section, frozen=True):
         Meta(
             ge=1,
             le=60_000,
-            description="Longest step, in milliseconds, while any request is receiving tokens: "
-            "prefill of others gets what decoding leaves of it.",
+            description="Longest step, in milliseconds, while requests are receiving tokens: "
+            "prefill of others gets what decoding leaves of it. Up to 8 times that when more "
+            "requests wait for their first token than receive.",
         ),
     ] = 100
+    snapshots: Annotated[
+        Snapshots, Meta(description="What is kept of the KV cells of past requests.")
+    ] = Snapshots()
+    preload: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=1 << 20)], ...],
+        Meta(
+            max_length=16,
+            description="System prompts whose KV cells are ready before the first request: texts, "
+            "or file:PATH, relative to this file. For a model without a chat template: beginnings "
+            "of prompts.",
+        ),
+    ] = ()
+    reproducible: Annotated[
+        bool,
+        Meta(
+            description="The same request with the same seed gets the same bytes, alone or beside "
+            "others, from a warm cache or resumed; takes a q8_0 cache and the split layout."
+        ),
+    ] = False
     share: Annotated[
         Literal["reproducible", "all", "none"],
         Meta(
@@ -268,6 +306,7 @@ def _clashes(value: Any) -> Iterator[str]:
         if isinstance(model, dict):
             yield from _name_clashes(model, f"models[{index}]", taken)
             yield from _batch_clash(model, f"models[{index}]")
+            yield from _reproducible_clash(model, f"models[{index}]")
 
 
 def _name_clashes(model: dict[str, Any], path: str, taken: dict[str, str]) -> Iterator[str]:
@@ -280,6 +319,19 @@ def _name_clashes(model: dict[str, Any], path: str, taken: dict[str, str]) -> It
             yield (
                 f"{here}: {strict_json.shown(name)} is already {taken[name]}; "
                 "expected a name of its own"
+            )
+
+
+def _reproducible_clash(model: dict[str, Any], path: str) -> Iterator[str]:
+    kv = model.get("kv")
+    if model.get("reproducible") is not True or not isinstance(kv, dict):
+        return
+    for field, needed in (("type", "q8_0"), ("layout", "split")):
+        given = kv.get(field, "auto")
+        if given not in ("auto", needed):
+            yield (
+                f"{path}.kv.{field}: {strict_json.shown(given)} is not reproducible; "
+                f'expected "{needed}" or "auto"'
             )
 
 

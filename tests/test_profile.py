@@ -123,6 +123,10 @@ def test_every_field_can_be_given() -> None:
             "models[0].batch: 4 is not valid; expected at least the concurrency, 8",
         ),
         (
+            one_model(reproducible=True, kv={"type": "f16"}),
+            'models[0].kv.type: "f16" is not reproducible; expected "q8_0" or "auto"',
+        ),
+        (
             {**one_model(), "limits": {"drain_s": -1}},
             "limits.drain_s: -1 is not valid; expected a number from 0 to 3600",
         ),

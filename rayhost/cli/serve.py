@@ -36,8 +36,10 @@ def serve(
 
     from rayhost import logs
     from rayhost import profile as profiles
+    from rayhost.cli.access import access
     from rayhost.cli.service import Service
     from rayhost.http.server import listen
+    from rayhost.models.store import default_root
 
     chosen = (
         profiles.load(profile)
@@ -46,11 +48,20 @@ def serve(
     )
     style = log_format or (LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON)
     logs.configure(style.value)
-    # Bound before anything is downloaded: a taken port is told at once.
-    listener = listen(host or chosen.listen.host, chosen.listen.port if port is None else port)
     base = profile.parent if profile else Path.cwd()
+    address = host or chosen.listen.host
+    entry = access(
+        address,
+        base / chosen.keys if chosen.keys else default_root() / "keys.json",
+        chosen.listen.origins,
+        open_to_all=chosen.listen.open,
+    )
+    # Bound before anything is downloaded: a taken port is told at once.
+    listener = listen(address, chosen.listen.port if port is None else port)
     planned = [(model, _plan(model, base, style)) for model in chosen.models]
-    raise typer.Exit(uvloop.run(Service(planned, chosen.limits, listener, chosen.cache).run()))
+    raise typer.Exit(
+        uvloop.run(Service(planned, chosen.limits, listener, chosen.cache, entry).run())
+    )
 
 
 def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | RayhostError":
@@ -59,6 +70,7 @@ def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | Rayhos
 
     from rayhost.baseline import cpu
     from rayhost.baseline.calibration import Calibrations
+    from rayhost.cli import preload
     from rayhost.cli.calibrated import calibrated
     from rayhost.cli.locate import locate
     from rayhost.ipc.messages import Load
@@ -77,6 +89,10 @@ def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | Rayhos
     if choice.advice:
         structlog.get_logger("rayhost.serve").info("not tuned", advice=choice.advice)
     settings = choice.settings
+    try:
+        prompts = preload.texts(model.preload, base)
+    except RayhostError as error:
+        return error
     return Load(
         name=model.name,
         path=str(choice.path),
@@ -91,4 +107,10 @@ def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | Rayhos
         log_format=style.value,
         ubatch=settings.ubatch,
         flash_attention=settings.flash_attention,
+        snapshot_bytes=model.snapshots.ram_mb << 20,
+        snapshot_dir=(
+            str(store.root / "snapshots" / model.name) if model.snapshots.disk_mb else ""
+        ),
+        snapshot_dir_bytes=model.snapshots.disk_mb << 20,
+        preload=prompts,
     )

@@ -8,6 +8,7 @@ from another (the vocabulary never changes after loading).
 import ctypes
 from typing import Any
 
+import llama_cpp
 import numpy as np
 from llama_cpp import llama_cpp as llama
 
@@ -89,6 +90,14 @@ class LlamaEngine:
                 or llama.llama_model_is_hybrid(self._model)
                 or llama.llama_model_n_swa(self._model) > 0
             ),
+        )
+        # What the bytes of a snapshot depend on, besides the model file.
+        self.state_key = " ".join(
+            (
+                llama_cpp.__version__,
+                llama.llama_print_system_info().decode(),
+                f"{load.kv_type} {load.kv_layout} flash_attention={load.flash_attention}",
+            )
         )
         self.batch = Batch(load.batch)
         self._raw = self._share(self.batch)

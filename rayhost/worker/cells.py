@@ -5,7 +5,9 @@ Called by the step loop between steps, on its thread.
 
 from collections.abc import Callable, Iterable
 
-from rayhost.engine.base import Engine
+import structlog
+
+from rayhost.engine.base import Engine, EngineFailed
 from rayhost.ipc.status import StatusPage, Word
 from rayhost.worker.prefixes import Source
 from rayhost.worker.scheduler import Begin
@@ -14,6 +16,8 @@ from rayhost.worker.snapshots import Snapshots
 # A step waits for copies into the snapshot store at most about this long; what would come later
 # is lost. 1,000 tokens of 23 kB take 3 ms.
 _KEEP_NS = 5_000_000
+
+_log = structlog.get_logger("rayhost.worker")
 
 _COUNTS = {
     "idle": (Word.REUSED_IDLE, Word.REUSED_IDLE_TOKENS, Word.REUSED_IDLE_NS),
@@ -47,8 +51,18 @@ class Cells:
             if lost and self._now() < keep_until:
                 self.keep(sequence.slot, lost)
             before = self._now()
-            self._give(sequence.slot, source)
-            self._count(source, self._now() - before)
+            try:
+                self._give(sequence.slot, source)
+            except EngineFailed as error:
+                if source.snapshot is None:
+                    raise
+                # Maybe from a disk that lies: the request computes what the snapshot did not give.
+                _log.warning("snapshot refused", reason=str(error), tier=source.kind)
+                self._snapshots.discard(source.snapshot)
+                self._engine.truncate(sequence.slot, 0)
+                sequence.computed = sequence.reused = 0
+            else:
+                self._count(source, self._now() - before)
 
     def keep(self, slot: int, tokens: list[int]) -> None:
         """Put the cells of a slot, which hold `tokens`, into the snapshot store if worth it."""
@@ -56,8 +70,11 @@ class Cells:
         size = self._engine.snapshot_bytes(slot)
         if self._snapshots.worth(tokens, size, saved_ms):
             self._snapshots.put(tokens, self._engine.snapshot(slot), saved_ms)
-            self._status[Word.SNAPSHOTS] = len(self._snapshots)
-            self._status[Word.SNAPSHOT_BYTES] = self._snapshots.bytes_used
+
+    def account(self) -> None:
+        """Show how much the snapshot store holds."""
+        self._status[Word.SNAPSHOTS] = len(self._snapshots)
+        self._status[Word.SNAPSHOT_BYTES] = self._snapshots.bytes_used
 
     def _give(self, slot: int, source: Source) -> None:
         if source.snapshot is not None:

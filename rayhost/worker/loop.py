@@ -25,6 +25,7 @@ from rayhost.ipc.messages import (
 from rayhost.ipc.status import StatusPage, Word
 from rayhost.worker.cells import Cells
 from rayhost.worker.output import TextStream
+from rayhost.worker.prefixes import MIN_SHARED
 from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshots import Snapshots
@@ -48,7 +49,10 @@ class Out(Protocol):
 
 
 class StepLoop:
-    """Owns the engine and every sequence. `run` returns after a Stop message."""
+    """Owns the engine and every sequence. `run` returns after a Stop message.
+
+    `save` is called with every beat, between steps.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class StepLoop:
         status: StatusPage,
         target_ns: int,
         snapshots: Snapshots,
+        save: Callable[[], None] = lambda: None,
         now: Callable[[], int] = clock.now_ns,
     ) -> None:
         self._engine = engine
@@ -67,6 +72,7 @@ class StepLoop:
         self._inbox = inbox
         self._out = out
         self._status = status
+        self._save = save
         self._now = now
         self._sampler = Sampler(engine.facts.vocabulary)
         self._stopped = False
@@ -87,6 +93,12 @@ class StepLoop:
                 except queue.Empty:
                     continue
             self.step()
+
+    def keep_all(self) -> None:
+        """Offer the cells of every slot to the snapshot store: the worker is about to end."""
+        for slot, tokens in self.scheduler.held():
+            if len(tokens) >= MIN_SHARED:
+                self._cells.keep(slot, tokens)
 
     def step(self) -> None:
         """One turn of the loop."""
@@ -233,6 +245,8 @@ class StepLoop:
         status[Word.ACTIVE] = len(self.scheduler.running)
         status[Word.WAITING] = len(self.scheduler.waiting)
         status[Word.KV_TOKENS] = sum(s.computed for s in self.scheduler.running)
+        self._cells.account()
+        self._save()
 
 
 def _refusal(tokens: list[int], start: Start, context: int, vocabulary: int) -> Rejected | None:

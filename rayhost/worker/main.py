@@ -23,9 +23,11 @@ from rayhost import clock, logs
 from rayhost.engine.base import Facts, LoadError
 from rayhost.ipc.channel import ChildFds, End, Receiver, attach
 from rayhost.ipc.messages import Cancel, Load, LoadFailed, Prepare, Ready, decode
+from rayhost.worker import warm
 from rayhost.worker.loop import Inbox, StepLoop
 from rayhost.worker.outbox import Outbox
 from rayhost.worker.prepare import Prompts, prepare_forever
+from rayhost.worker.snapshot_files import SnapshotFiles
 from rayhost.worker.snapshots import Snapshots
 
 _PR_SET_PDEATHSIG = 1
@@ -85,6 +87,9 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
 
     began = clock.now_ns()
     engine = LlamaEngine(load)
+    snapshots = Snapshots(load.snapshot_bytes, trims=engine.facts.trims)
+    files = _files(load, engine.state_key)
+    warm.prepare(engine, engine.codec, snapshots, files, load.preload)
     outbox.send(0, _ready(engine.facts, (clock.now_ns() - began) / 1e6))
     outbox.flush()
     steps: Inbox = queue.SimpleQueue()
@@ -93,15 +98,35 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
     threading.excepthook = lambda failure: context.copy().run(_end_process, *failure[:3])
     _thread("text", prepare_forever, engine.codec, prompts, outbox)
     _thread("reader", _read_forever, end.receiver, steps, prompts)
-    StepLoop(
+    saver = warm.Saver(files, snapshots, load.snapshot_dir_bytes) if files else None
+    if saver:
+        _thread("saver", saver.run)
+    loop = StepLoop(
         engine=engine,
         codec=engine.codec,
         inbox=steps,
         out=outbox,
         status=end.status,
         target_ns=load.inter_token_ms * 1_000_000,
-        snapshots=Snapshots(load.snapshot_bytes, trims=engine.facts.trims),
-    ).run()
+        snapshots=snapshots,
+        save=saver.beat if saver else _nothing,
+    )
+    loop.run()
+    if files:
+        loop.keep_all()
+        files.save(snapshots.hottest(load.snapshot_dir_bytes))
+
+
+def _nothing() -> None:
+    """Save nothing."""
+
+
+def _files(load: Load, state_key: str) -> SnapshotFiles | None:
+    if not load.snapshot_dir:
+        return None
+    facts = Path(load.path).stat()
+    key = f"{load.path} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino} {state_key}"
+    return SnapshotFiles(Path(load.snapshot_dir), load.snapshot_dir_bytes, key)
 
 
 def _ready(facts: Facts, load_ms: float) -> Ready:

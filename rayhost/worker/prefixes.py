@@ -62,6 +62,10 @@ class Prefixes:
         """True while a slot is free."""
         return bool(self._idle)
 
+    def held(self) -> Iterable[tuple[int, list[int]]]:
+        """Return the idle slots and what their cells hold."""
+        return self._idle.items()
+
     def give(self, slot: int, held: list[int]) -> None:
         """Take back a slot whose cells hold these tokens."""
         self._idle[slot] = held

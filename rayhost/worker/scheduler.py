@@ -105,6 +105,11 @@ class Scheduler:
         slot, sequence.slot = sequence.slot, -1
         self._prefixes.give(slot, sequence.tokens[: sequence.computed])
 
+    def held(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield every slot with the tokens of its cells."""
+        yield from self._prefixes.held()
+        yield from ((s.slot, s.tokens[: s.computed]) for s in self.running)
+
     def find(self, request_id: int) -> Sequence | None:
         """Return the sequence of a request, or None."""
         return next((s for s in self if s.request_id == request_id), None)

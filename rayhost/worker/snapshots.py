@@ -56,7 +56,7 @@ class Snapshots:
 
     def __init__(self, limit_bytes: int, *, trims: bool = True) -> None:
         self.bytes_used = 0
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._trims = trims
         self._clock = 0.0
         self._entries: dict[bytes, _Entry] = {}
@@ -104,9 +104,13 @@ class Snapshots:
 
     def put(
         self, tokens: list[int], state: State, saved_ms: float, *, pinned: bool = False
-    ) -> None:
-        """Keep the state of these tokens if its rank allows it. It must not be changed later."""
-        self.add(Snapshot(pack_tokens(tokens), state, saved_ms, value_ms=saved_ms), pinned=pinned)
+    ) -> bool:
+        """Keep the state of these tokens if its rank allows it; tell whether it is held now.
+
+        The state must not be changed later.
+        """
+        snapshot = Snapshot(pack_tokens(tokens), state, saved_ms, value_ms=saved_ms)
+        return self.add(snapshot, pinned=pinned)
 
     def add(self, snapshot: Snapshot, *, pinned: bool = False) -> bool:
         """Keep a snapshot, of which something may be known already; tell whether it is held now.
@@ -137,6 +141,12 @@ class Snapshots:
         insort(self._keys, key)
         self.bytes_used += size
         return True
+
+    def discard(self, snapshot: Snapshot) -> None:
+        """Forget a snapshot, even a pinned one; harmless if it is not here."""
+        entry = self._entries.get(snapshot.tokens)
+        if entry is not None:
+            self._drop(entry)
 
     def hottest(self, limit_bytes: int) -> list[Snapshot]:
         """Return what deserves `limit_bytes` most: the pinned ones, then by rank."""
@@ -179,11 +189,11 @@ class Snapshots:
         As in the paper, one that would have to go itself evicts nothing. But it moves the clock
         by its share of the store: else a full store of once popular ones would refuse for ever.
         """
-        if size > self._limit:
+        if size > self.limit_bytes:
             return None
         begun = [self._entries[other] for other in self._beginnings(key)] if self._trims else []
         redundant = [entry for entry in begun if not entry.pinned]
-        free = self._limit - self.bytes_used + sum(e.snapshot.size_bytes for e in redundant)
+        free = self.limit_bytes - self.bytes_used + sum(e.snapshot.size_bytes for e in redundant)
         if free >= size:
             return redundant, []
         inherited = value_ms + sum(entry.snapshot.value_ms for entry in redundant)
@@ -197,7 +207,7 @@ class Snapshots:
             free += entry.snapshot.size_bytes
             if free >= size:
                 return redundant, evicted
-        self._clock += value_ms / self._limit
+        self._clock += value_ms / self.limit_bytes
         return None
 
     def _drop(self, entry: _Entry) -> None:

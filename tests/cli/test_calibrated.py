@@ -49,6 +49,12 @@ def test_what_the_profile_says_itself_wins(home: Home) -> None:
     assert home.choice(kv=Kv("auto", "auto"))[1].kv_type == "q8_0"
 
 
+def test_a_reproducible_model_gets_the_cache_that_makes_it_so(home: Home) -> None:
+    settings = home.choice(reproducible=True)[1]
+    assert (settings.kv_type, settings.kv_layout) == ("q8_0", "split")
+    assert settings.flash_attention
+
+
 @pytest.mark.parametrize("given", [{"threads": 2}, {"cpus": (0,)}])
 def test_threads_are_not_tuned_for_cpus_that_the_profile_names(
     home: Home, given: dict[str, object]

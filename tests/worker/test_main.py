@@ -271,3 +271,24 @@ def test_smollm2_knows_the_capital_of_france(smollm2: Path) -> None:
         assert "Paris" in text
         assert isinstance(message, Finished)
         assert message.reason == "stop"
+
+
+def test_a_worker_begins_as_warm_as_the_last_one_ended(tiny_model: Path, tmp_path: Path) -> None:
+    load = load_of(
+        tiny_model,
+        snapshot_bytes=64 << 20,
+        snapshot_dir=str(tmp_path / "kv"),
+        snapshot_dir_bytes=64 << 20,
+    )
+    tokens = [5 + number % 40 for number in range(60)]
+    with worker() as process:
+        process.send(0, load)
+        process.expect(0, Ready)
+        expected = run(process, 1, tokens, 4)
+        process.send(0, Stop())
+        assert process.process.wait(PATIENCE_S) == 0
+    with worker() as process:
+        process.send(0, load)
+        process.expect(0, Ready)
+        assert run(process, 1, tokens, 4) == expected
+        assert process.end.status[Word.REUSED_DISK_TOKENS] == len(tokens) - 1

@@ -1,0 +1,98 @@
+"""Beginnings that a worker has before its first request: from disk, or computed from the profile.
+
+`prepare` runs before the worker says that it is ready; `Saver` puts the most useful snapshots on
+disk on a thread of its own, since disks block.
+"""
+
+import queue
+from collections.abc import Sequence
+
+import structlog
+
+from rayhost import clock
+from rayhost.engine.base import Codec, Engine, LoadError, PromptError
+from rayhost.worker.prefixes import common
+from rayhost.worker.snapshot_files import SnapshotFiles
+from rayhost.worker.snapshots import Snapshot, Snapshots
+
+SAVE_EVERY_NS = 60_000_000_000
+
+_log = structlog.get_logger("rayhost.worker")
+
+
+class Saver:
+    """Writes the most useful snapshots to disk every now and then."""
+
+    def __init__(self, files: SnapshotFiles, snapshots: Snapshots, limit_bytes: int) -> None:
+        self._files = files
+        self._snapshots = snapshots
+        self._limit = limit_bytes
+        self._next_ns = clock.now_ns() + SAVE_EVERY_NS
+        self._offers: queue.SimpleQueue[Sequence[Snapshot]] = queue.SimpleQueue()
+
+    def beat(self) -> None:
+        """Have them written if it is time. For the step thread, which alone reads the store."""
+        if clock.now_ns() >= self._next_ns:
+            self._next_ns = clock.now_ns() + SAVE_EVERY_NS
+            self._offers.put(self._snapshots.hottest(self._limit))
+
+    def run(self) -> None:
+        """Write what is offered, for ever: a thread's target."""
+        while True:
+            self._files.save(self._offers.get())
+
+
+def prepare(
+    engine: Engine,
+    codec: Codec,
+    snapshots: Snapshots,
+    files: SnapshotFiles | None,
+    preload: Sequence[str],
+) -> None:
+    """Fill the snapshot store. Raises LoadError for a prompt that no request could begin with."""
+    if files is not None:
+        for snapshot in files.load_all(snapshots.limit_bytes):
+            snapshots.add(snapshot)
+    for number, text in enumerate(preload, 1):
+        try:
+            tokens = beginning(codec, text, chat=engine.facts.chat)
+        except PromptError as error:
+            raise LoadError(f"preload prompt {number}: {error}") from error
+        if len(tokens) >= engine.facts.context:
+            raise LoadError(
+                f"preload prompt {number} has {len(tokens)} tokens; the context is "
+                f"{engine.facts.context}"
+            )
+        if not _hold(engine, snapshots, tokens):
+            _log.warning("preload does not fit into snapshots.ram_mb", prompt=number)
+
+
+def beginning(codec: Codec, text: str, *, chat: bool) -> list[int]:
+    """Return the tokens that every request with this system prompt begins with.
+
+    Without a chat template, those of any text that goes on from it; the last token is left out,
+    since it may change with what follows.
+    """
+    if not chat:
+        return codec.text(text)[:-1]
+    one, other = (
+        codec.chat([{"role": "system", "content": text}, {"role": "user", "content": said}])
+        for said in ("a", "1")
+    )
+    return one[: common(one, other)]
+
+
+def _hold(engine: Engine, snapshots: Snapshots, tokens: list[int]) -> bool:
+    """Pin the cells of these tokens, computed if they are not here yet; tell if they fit."""
+    found, length = snapshots.best([*tokens, 0], exact=True)
+    if found is not None and length == len(tokens):
+        return snapshots.add(found, pinned=True)
+    batch = engine.batch
+    for start in range(0, len(tokens), batch.capacity):
+        batch.clear()
+        batch.add(0, tokens[start : start + batch.capacity], start, due=False)
+        engine.decode()
+    state = engine.snapshot(0)
+    engine.truncate(0, 0)
+    # What it saves is not measured here: pinned, it needs no rank.
+    return snapshots.put(tokens, state, 0.0, pinned=True)

@@ -7,7 +7,7 @@ in a lost worker goes back to the head of the queue to be resumed from its token
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import structlog
@@ -27,6 +27,7 @@ from rayhost.front.preemption import Held, victims
 from rayhost.front.prompts import Outlet, Prompts, check, numbers, refusal
 from rayhost.front.request import GenerateRequest, Priority, Standing
 from rayhost.front.run import ActiveRun, summary
+from rayhost.front.state import RequestState
 from rayhost.ipc.messages import Cancel, Finished, Message, Prepared, Ready, Rejected, Tokens
 from rayhost.metrics import Metrics
 
@@ -85,6 +86,20 @@ class Lane:
     def queued_by_priority(self) -> Counter[Priority]:
         """Of those, the ones whose prompt is read."""
         return Counter(run.claim.priority for run in self._queue)
+
+    def requests(self) -> Iterator[RequestState]:
+        """Yield what each request does whose prompt is read: those that run, then the queue."""
+        now_ns = clock.now_ns()
+        for run in [*self._started.values(), *self._queue]:
+            running = run.number in self._started
+            yield RequestState(
+                id=run.request.id,
+                phase="queued" if not running else "decode" if run.first_token_ns else "prefill",
+                priority=run.request.terms.priority.name.lower(),
+                prompt_tokens=len(run.prompt),
+                generated_tokens=len(run.produced),
+                age_s=(now_ns - run.arrived_ns) / 1e9,
+            )
 
     # What the supervisor says.
 
@@ -240,7 +255,8 @@ class Lane:
             case Tokens():
                 if run := self._started.get(number):
                     was_suspect = run.record.suspect
-                    run.feed(message)
+                    if gap_ns := run.feed(message):
+                        self._metrics.gap(self.name, gap_ns, len(message.ids))
                     if was_suspect and not run.record.suspect:  # the next one may be tried
                         self._dispatch()
             case Finished():

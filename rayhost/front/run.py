@@ -48,6 +48,7 @@ class ActiveRun:
         self.timer: asyncio.TimerHandle | None = None  # of its deadline
         self.started_ns = 0  # first step that computed any of it
         self.first_token_ns = 0
+        self._last_token_ns = 0
         self.ended_ns = 0
         self.record = Record()  # what deaths of workers say against it
         self.outcome = ""  # stop, length, cancelled, or an error's code; empty while it runs
@@ -78,14 +79,22 @@ class ActiveRun:
             stop=self.request.stop,
         )
 
-    def feed(self, news: Tokens) -> None:
-        """Take in what a step added."""
+    def feed(self, news: Tokens) -> int:
+        """Take in what a step added; return how long the client waited for it since the last one.
+
+        0 for the first, and for text without a new token.
+        """
+        now_ns = clock.now_ns()
+        gap_ns = now_ns - self._last_token_ns if self._last_token_ns and news.ids else 0
+        if news.ids:
+            self._last_token_ns = now_ns
         self.record.got(len(news.ids))
-        self.first_token_ns = self.first_token_ns or clock.now_ns()
+        self.first_token_ns = self.first_token_ns or now_ns
         self.produced += news.ids
         if news.text:
             self._text.append(news.text)
             self._changed.set()
+        return gap_ns
 
     def end(self, finished: Finished) -> None:
         """The worker says that this was all."""

@@ -8,11 +8,11 @@ import asyncio
 import signal
 from dataclasses import dataclass
 
-from rayhost import clock
+from rayhost import clock, procfs
 from rayhost.front.blame import Death
 from rayhost.front.lane import Lane
 from rayhost.front.link import Link
-from rayhost.front.request import WorkerHealth
+from rayhost.front.request import Priority, WorkerHealth
 from rayhost.ipc.channel import End
 from rayhost.ipc.messages import Stop
 from rayhost.ipc.status import Word
@@ -21,6 +21,12 @@ from rayhost.supervisor.identity import Origin
 from rayhost.supervisor.process import Process, describe_exit
 from rayhost.supervisor.pulse import Pulse, signs_of
 
+_REUSED = {
+    "idle": Word.REUSED_IDLE_TOKENS,
+    "busy": Word.REUSED_BUSY_TOKENS,
+    "ram": Word.REUSED_RAM_TOKENS,
+    "disk": Word.REUSED_DISK_TOKENS,
+}
 STOP_S = 2.0  # between asking a worker to stop and killing it
 
 
@@ -111,6 +117,8 @@ def reading(lane: Lane, worker: Incarnation | None) -> WorkerReading:
     """Return the figures of a metrics scrape."""
     status = worker.end.status if worker else None
 
+    queued = lane.queued_by_priority
+
     def word(which: Word) -> int:
         return status[which] if status else 0
 
@@ -122,4 +130,13 @@ def reading(lane: Lane, worker: Incarnation | None) -> WorkerReading:
         steps=word(Word.STEP),
         step_seconds=word(Word.STEP_NS) / 1e9,
         decode_seconds=word(Word.DECODE_NS) / 1e9,
+        kv_cells=lane.concurrency * lane.context,
+        prefill_tokens=word(Word.PREFILL_TOKENS),
+        decode_tokens=word(Word.DECODE_TOKENS),
+        pid=worker.process.pid if worker else None,
+        rss_bytes=procfs.rss_bytes(worker.process.pid) if worker else 0,
+        snapshots=word(Word.SNAPSHOTS),
+        snapshot_bytes=word(Word.SNAPSHOT_BYTES),
+        queued_by_priority={one.name.lower(): queued[one] for one in Priority},
+        reused_tokens={source: word(tokens) for source, tokens in _REUSED.items()},
     )

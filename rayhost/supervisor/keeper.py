@@ -115,6 +115,12 @@ class Keeper:
             finally:
                 self._trial = None
 
+    async def reload(self) -> None:
+        """Replace the worker by one with the same settings; else as `replace`."""
+        if isinstance(self._load, RayhostError):
+            raise RayhostError(str(self._load))
+        await self.replace(self._load)
+
     async def stop(self) -> None:
         """End the worker, politely for a moment, and start no other."""
         self._stopping = True

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from rayhost import __version__
-from rayhost.cli import bench, check, models, pull, serve, top, tune
+from rayhost.cli import bench, check, key, models, pull, serve, top, tune
 from rayhost.errors import RayhostError
 
 
@@ -57,6 +57,7 @@ def rayhost(
 
 app.command()(bench.bench)
 app.command()(check.check)
+app.add_typer(key.app, name="key")
 app.command()(models.models)
 app.command()(pull.pull)
 app.command()(serve.serve)

@@ -17,13 +17,16 @@ import structlog
 import typer
 
 from rayhost import clock
+from rayhost.cli.access import Access
 from rayhost.errors import RayhostError
 from rayhost.front.admission import Bounds
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
+from rayhost.front.quota import Quotas
 from rayhost.front.request import WorkerHealth
 from rayhost.front.result_cache import ResultCache
 from rayhost.http.app import build_app
+from rayhost.http.auth import Gate
 from rayhost.http.server import Server, url
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
@@ -40,12 +43,19 @@ class Service:
     """One host. `run` is called once, in the event loop of the process's main thread."""
 
     def __init__(
-        self, models: Sequence[Planned], limits: Limits, listener: socket.socket, cache: Cache
+        self,
+        models: Sequence[Planned],
+        limits: Limits,
+        listener: socket.socket,
+        cache: Cache,
+        access: Access,
     ) -> None:
         self._began_ns = clock.now_ns()
         self._models = models
         self._limits = limits
         self._listener = listener
+        self._access = access
+        self._quotas = Quotas()
         self._metrics = Metrics()
         self._results = ResultCache(cache.bytes, cache.ttl_s)
         self._lanes: list[Lane] = []
@@ -61,8 +71,15 @@ class Service:
         host = Host(self._lanes, self._metrics, self._health, self._results, share)
         self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers])
         server = Server(
-            build_app(host, body_bytes=self._limits.body_bytes, metrics=self._metrics.expose)
+            build_app(
+                host,
+                body_bytes=self._limits.body_bytes,
+                metrics=self._metrics.expose,
+                gate=Gate(self._access.ring, self._quotas, ceiling=self._access.ceiling),
+                origins=self._access.origins,
+            )
         )
+        _log.info("access", notice=self._access.notice)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
@@ -86,6 +103,7 @@ class Service:
             concurrency=model.concurrency,
             bounds=Bounds(self._limits.queue, self._limits.queue_tokens, self._limits.queue_wait_s),
             metrics=self._metrics,
+            spent=self._quotas.spent,
         )
         keeper = Keeper(lane, load)
         self._lanes.append(lane)
@@ -119,8 +137,10 @@ class Service:
             path, ask = "/v1/completions", {"prompt": "The capital of France is"}
         ask["temperature"] = 0
         body = orjson.dumps({"model": lane.name, **ask}).decode()
-        header = "Content-Type: application/json"
-        return shlex.join(["curl", "-s", url(self._listener) + path, "-H", header, "-d", body])
+        headers = ["-H", "Content-Type: application/json"]
+        if self._access.ring.configured:
+            headers += ["-H", "Authorization: Bearer YOUR_KEY"]
+        return shlex.join(["curl", "-s", url(self._listener) + path, *headers, "-d", body])
 
     def _signalled(self, number: int) -> None:
         if self._going_down.is_set():

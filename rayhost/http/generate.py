@@ -16,6 +16,7 @@ from rayhost.http import sse
 from rayhost.http.answer import Answer, Ask, Parse
 from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import Exchange, Headers, exchange_of
+from rayhost.http.patience import commented
 
 _MAX_IGNORED = 16
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
@@ -80,8 +81,10 @@ class Generate:
 async def _stream(run: Run, answer: Answer, headers: Headers, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
     await send({"type": "http.response.body", "body": answer.opening(), "more_body": True})
-    async for text in run:
-        await send({"type": "http.response.body", "body": answer.piece(text), "more_body": True})
+    async with commented(run, send):
+        async for text in run:
+            piece = answer.piece(text)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": answer.closing(run.finish)})
 
 

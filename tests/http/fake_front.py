@@ -109,6 +109,7 @@ class FakeFront:
         self.ending = Finish("stop", 7, 3, reused_tokens=5)
         self.recalled: Recalled | None = None
         self.submit_error: Exception | None = None
+        self.refusals: list[Exception] = []  # of the first requests, one each
         self.run_error: Exception | None = None
         self.close_error: Exception | None = None
         self.hold_submit = False
@@ -148,6 +149,8 @@ class FakeFront:
     async def submit(self, request: GenerateRequest) -> Run:
         self.requests.append(request)
         self.submitting.set()
+        if self.refusals:
+            raise self.refusals.pop(0)
         if self.submit_error is not None:
             raise self.submit_error
         if not any(request.model in (one.name, *one.aliases) for one in self.models):

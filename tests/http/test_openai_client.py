@@ -8,7 +8,14 @@ import pytest
 import pytest_asyncio
 from starlette.types import ASGIApp
 
-from rayhost.errors import QueueFull, Unavailable, WorkerLost
+from rayhost.errors import (
+    ApiError,
+    Overloaded,
+    QueueFull,
+    RateLimited,
+    Unavailable,
+    WorkerLost,
+)
 from tests.http.conftest import BODY_BYTES
 from tests.http.fake_front import FakeFront
 from tests.support.http_server import serving
@@ -161,3 +168,16 @@ def test_a_connection_serves_many_requests(url: str, front: FakeFront) -> None:
         assert client.post("/v1/completions", json=body).status_code == 200
     assert len(front.runs) == 4
     assert all(run.closed for run in front.runs)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [QueueFull("full", retry_after=1), RateLimited("slow", retry_after=1), Overloaded("busy")],
+)
+def test_the_client_comes_back_after_a_refusal_and_is_served(
+    url: str, front: FakeFront, refusal: ApiError
+) -> None:
+    front.refusals = [refusal]
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as client:
+        assert ask(client) == "Paris is nice"
+    assert len(front.requests) == 2

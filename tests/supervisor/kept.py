@@ -15,7 +15,7 @@ from rayhost.front.request import GenerateRequest, TextPrompt
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.messages import Load, Sampling
 from rayhost.metrics import Metrics
-from rayhost.supervisor.keeper import HANG_NS, Keeper
+from rayhost.supervisor.keeper import Keeper
 from rayhost.supervisor.pinning import allowed_cpus
 from tests.support.waiting import soon
 
@@ -31,7 +31,7 @@ def load_of(path: Path, *, cpus: tuple[int, ...] | None = None) -> Load:
         batch=128,
         threads=1,
         cpus=tuple(sorted(allowed_cpus())) if cpus is None else cpus,
-        kv_type="f16",
+        kv_type="q8_0",  # with it a resumed run computes the same numbers as an undisturbed one
         kv_layout="split",
         inter_token_ms=100,
         log_format="json",
@@ -41,11 +41,15 @@ def load_of(path: Path, *, cpus: tuple[int, ...] | None = None) -> Load:
 class Kept:
     """What `keeping` yields."""
 
-    def __init__(self, load: Load | RayhostError, hang_ns: int) -> None:
+    def __init__(self, load: Load | RayhostError) -> None:
         self.lane = Lane(
             name="tiny", aliases=(), concurrency=CONCURRENCY, bounds=Bounds(100), metrics=Metrics()
         )
-        self.keeper = Keeper(self.lane, load, hang_ns)
+        self.times_loaded = 0
+        self.keeper = Keeper(self.lane, load, self._loaded)
+
+    def _loaded(self) -> None:
+        self.times_loaded += 1
 
     async def ready(self) -> None:
         """Wait until the lane is ready; fail at once when it has failed."""
@@ -93,9 +97,9 @@ def workers() -> list[psutil.Process]:
 
 
 @asynccontextmanager
-async def keeping(load: Load | RayhostError, hang_ns: int = HANG_NS) -> AsyncIterator[Kept]:
+async def keeping(load: Load | RayhostError) -> AsyncIterator[Kept]:
     """Start a keeper and yield it; its worker is ended whatever the test did."""
-    kept = Kept(load, hang_ns)
+    kept = Kept(load)
     kept.keeper.start()
     try:
         yield kept

@@ -44,6 +44,7 @@ Source = Annotated[
 ]
 Sha256 = Annotated[str, _text("[0-9a-f]{64}", "64 lower-case hex digits")]
 Host = Annotated[str, _text(r"[^\x00-\x20\x7f]{1,255}", "an IP address or a host name")]
+FilePath = Annotated[str, _text(r"[^\x00-\x1f\x7f]{1,4096}", "a path")]
 Origin = Annotated[
     str,
     _text(r"(\*|https?://[^\x00-\x20\x7f/]{1,255})", "an origin like https://example.org, or *"),
@@ -80,6 +81,14 @@ class Listen(Section, frozen=True):
         tuple[Origin, ...],
         Meta(max_length=64, description="Origins whose web pages may call (CORS); * for any."),
     ] = ()
+    admin_socket: Annotated[
+        FilePath | None,
+        Meta(
+            description="Unix socket of `rayhost top` and other admin calls, from the profile's "
+            "folder on; null: PORT.sock in the runtime folder of systemd or of the session, else "
+            "in one in /tmp."
+        ),
+    ] = None
 
 
 class Limits(Section, frozen=True):
@@ -101,6 +110,26 @@ class Limits(Section, frozen=True):
         float,
         Meta(gt=0, le=86_400, description="Longest expected wait, in seconds; above it: 503."),
     ] = 120.0
+    connections: Annotated[
+        int, Meta(ge=1, le=100_000, description="Open client connections; above it: 503.")
+    ] = 1000
+    head_s: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="Seconds a client has for a request's head; then 408."),
+    ] = 10.0
+    body_s: Annotated[
+        float,
+        Meta(gt=0, le=3600, description="Seconds it has from there for the body; then 408."),
+    ] = 60.0
+    reader_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=86_400,
+            description="Seconds without reading anything of what is ready for it, after which a "
+            "client is disconnected.",
+        ),
+    ] = 60.0
     drain_s: Annotated[
         float,
         Meta(ge=0, le=3600, description="Seconds that running requests get after SIGTERM."),

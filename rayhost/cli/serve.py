@@ -34,7 +34,7 @@ def serve(
     """Serve the models of a profile over HTTP; pulls those that are missing first."""
     import uvloop
 
-    from rayhost import logs
+    from rayhost import admin_socket, logs
     from rayhost import profile as profiles
     from rayhost.cli.access import access
     from rayhost.cli.service import Service
@@ -59,9 +59,19 @@ def serve(
     # Bound before anything is downloaded: a taken port is told at once.
     listener = listen(address, chosen.listen.port if port is None else port)
     planned = [(model, _plan(model, base, style)) for model in chosen.models]
-    raise typer.Exit(
-        uvloop.run(Service(planned, chosen.limits, listener, chosen.cache, entry).run())
-    )
+    named = chosen.listen.admin_socket
+    own = admin_socket.default_path(listener.getsockname()[1])
+    with admin_socket.listening(base / named if named else own) as admin:
+        service = Service(
+            planned,
+            chosen.limits,
+            listener=listener,
+            cache=chosen.cache,
+            access=entry,
+            admin=admin,
+        )
+        status = uvloop.run(service.run())
+    raise typer.Exit(status)
 
 
 def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | RayhostError":

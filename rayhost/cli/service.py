@@ -18,6 +18,7 @@ import typer
 
 from rayhost import clock
 from rayhost.cli.access import Access
+from rayhost.cli.control import HostControl
 from rayhost.errors import RayhostError
 from rayhost.front.admission import Bounds
 from rayhost.front.host import Host
@@ -25,9 +26,11 @@ from rayhost.front.lane import Lane
 from rayhost.front.quota import Quotas
 from rayhost.front.request import WorkerHealth
 from rayhost.front.result_cache import ResultCache
+from rayhost.http.admin import build_admin_app
 from rayhost.http.app import build_app
 from rayhost.http.auth import Gate
-from rayhost.http.server import Server, url
+from rayhost.http.protocol import Bounds as ConnectionBounds
+from rayhost.http.server import Server, room_for, url
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
 from rayhost.profile import Cache, Limits, ModelProfile
@@ -46,15 +49,19 @@ class Service:
         self,
         models: Sequence[Planned],
         limits: Limits,
+        *,
         listener: socket.socket,
         cache: Cache,
         access: Access,
+        admin: socket.socket,
     ) -> None:
+        """`listener` is for clients, `admin` a unix socket for the operator; both listen."""
         self._began_ns = clock.now_ns()
         self._models = models
         self._limits = limits
         self._listener = listener
         self._access = access
+        self._admin = admin
         self._quotas = Quotas()
         self._metrics = Metrics()
         self._results = ResultCache(cache.bytes, cache.ttl_s)
@@ -69,7 +76,6 @@ class Service:
             self._add(model, load)
         share = {model.name: model.share for model, _ in self._models}
         host = Host(self._lanes, self._metrics, self._health, self._results, share)
-        self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers])
         server = Server(
             build_app(
                 host,
@@ -77,14 +83,29 @@ class Service:
                 metrics=self._metrics.expose,
                 gate=Gate(self._access.ring, self._quotas, ceiling=self._access.ceiling),
                 origins=self._access.origins,
-            )
+            ),
+            _bounds(self._limits),
+            self._metrics,
         )
+        control = HostControl(
+            url=url(self._listener),
+            host=host,
+            parts=list(zip(self._lanes, self._keepers, strict=True)),
+            results=self._results,
+            metrics=self._metrics,
+            connections=lambda: server.connections,
+        )
+        self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers], control.reading)
+        # A server of its own: it answers when the one for clients is full.
+        admin = Server(build_admin_app(control))
+        _log.info("admin socket", path=self._admin.getsockname())
         _log.info("access", notice=self._access.notice)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[self._listener]))
+            administering = tasks.create_task(admin.serve(sockets=[self._admin]))
             greeting = tasks.create_task(self._greet())
             await self._going_down.wait()
             greeting.cancel()
@@ -92,8 +113,8 @@ class Service:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(host.idle(), self._limits.drain_s)
             await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
-            server.should_exit = True
-            await serving
+            server.should_exit = admin.should_exit = True
+            await asyncio.gather(serving, administering)
         return self._exit
 
     def _add(self, model: ModelProfile, load: Load | RayhostError) -> None:
@@ -150,3 +171,13 @@ class Service:
             os._exit(_EXIT_NOW)
         _log.info("going down", signal=signal.Signals(number).name, drain_s=self._limits.drain_s)
         self._going_down.set()
+
+
+def _bounds(limits: Limits) -> ConnectionBounds:
+    room = room_for(limits.connections)
+    if room < limits.connections:
+        _log.warning(
+            "fewer connections than the profile allows: raise the limit of open files",
+            connections=room,
+        )
+    return ConnectionBounds(room, limits.head_s, limits.body_s, limits.reader_s)

@@ -7,7 +7,7 @@ returned, or kept once another is stored. Single-threaded; used by `sharing`.
 import sys
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from cachetools import LFUCache
@@ -15,7 +15,7 @@ from cachetools import LFUCache
 from rayhost import clock
 from rayhost.front.request import Finish, Recalled
 
-OVERHEAD = 900  # bytes of an entry beyond its text and ends, measured
+OVERHEAD = 600  # bytes of an entry beyond its text and ends, as measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class ResultCache:
     def put(self, key: bytes, model: str, pieces: Sequence[str], finish: Finish) -> None:
         """Keep an answer, unless it is larger than the whole cache."""
         self._expire()
+        finish = replace(finish, reused_tokens=finish.prompt_tokens)  # from now on
         ends = array("I", accumulate(map(len, pieces)))
         entry = _Entry(model, "".join(pieces), ends, finish, self._now_ns())
         if entry.size <= self._entries.maxsize:

@@ -107,6 +107,7 @@ class FakeFront:
         self.is_draining = False
         self.pieces: Sequence[str] = ("Paris", " is", " nice")
         self.ending = Finish("stop", 7, 3, reused_tokens=5)
+        self.cache: CacheOutcome = "miss"
         self.recalled: Recalled | None = None
         self.submit_error: Exception | None = None
         self.refusals: list[Exception] = []  # of the first requests, one each
@@ -163,6 +164,7 @@ class FakeFront:
                 raise
         run = FakeRun(self.pieces, self.ending, self.run_error, self.hold_run)
         run.close_error = self.close_error
+        run.cache = self.cache
         self.runs.append(run)
         self.started.set()
         return run

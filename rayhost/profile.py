@@ -50,6 +50,8 @@ Origin = Annotated[
     _text(r"(\*|https?://[^\x00-\x20\x7f/]{1,255})", "an origin like https://example.org, or *"),
 ]
 Cpu = Annotated[int, Meta(ge=0, le=4095)]
+Argument = Annotated[str, _text(r"[^\x00]{0,4096}", "a text without NUL")]
+Command = tuple[Argument, ...]
 
 
 class ProfileError(RayhostError):
@@ -262,6 +264,25 @@ class Cache(Section, frozen=True):
     ] = 3600.0
 
 
+class Hooks(Section, frozen=True):
+    """Commands run beside serving, without a shell; RAYHOST_URL and RAYHOST_MODEL are set."""
+
+    on_ready: Annotated[
+        Command,
+        Meta(
+            max_length=256,
+            description="Program and arguments, run once when every model that can be is loaded.",
+        ),
+    ] = ()
+    on_model_loaded: Annotated[
+        Command,
+        Meta(
+            max_length=256,
+            description="Program and arguments, run whenever a worker has loaded its model.",
+        ),
+    ] = ()
+
+
 class Profile(Section, frozen=True):
     """What one rayhost serves."""
 
@@ -279,6 +300,9 @@ class Profile(Section, frozen=True):
             "null: keys.json in the model store."
         ),
     ] = None
+    hooks: Annotated[
+        Hooks, Meta(description="What to run when something happened; killed after a minute.")
+    ] = Hooks()
     schema_: Annotated[
         str | None, Meta(description="For editors: where this file's JSON Schema lies.")
     ] = msgspec.field(name="$schema", default=None)

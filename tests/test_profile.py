@@ -84,7 +84,7 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "zzz": 5},
-            "zzz: unknown key; known are models, listen, limits, cache, keys, $schema",
+            "zzz: unknown key; known are models, listen, limits, cache, keys, hooks, $schema",
         ),
         (
             one_model(context=63),
@@ -132,7 +132,16 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "a\nb": 1},
-            '["a\\nb"]: unknown key; known are models, listen, limits, cache, keys, $schema',
+            '["a\\nb"]: unknown key; known are models, listen, limits, cache, keys, hooks, $schema',
+        ),
+        (
+            {**one_model(), "hooks": {"on_ready": ["sh", "a\0b"]}},
+            'hooks.on_ready[1]: "a\\u0000b" is not valid; expected a text without NUL',
+        ),
+        (
+            {**one_model(), "hooks": {"on_ready": "reboot"}},
+            'hooks.on_ready: "reboot" is not valid; expected a list of 0 to 256 items, '
+            "each a text without NUL",
         ),
         (
             one_model(source="x\ud800"),

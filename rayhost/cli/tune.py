@@ -2,12 +2,18 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from rayhost.errors import RayhostError
+
+if TYPE_CHECKING:
+    from rayhost.baseline.calibration import Calibrations
+    from rayhost.baseline.calibration import Goal as GoalName
+    from rayhost.models.store import Store, StoredModel
+    from rayhost.tuning.tune import Outcome
 
 
 class Goal(StrEnum):
@@ -93,30 +99,54 @@ def tune(
         Console().print(report.render(found, goal.value, sequences, depth), highlight=False)
         if told := noise(watch.read()):
             typer.echo(told)
-        try:
-            kept = None if dry_run else found.path
-            variant = store.keep_variant(model.name, kept) if kept else None
-            records.save_tuned(
-                model.name,
-                calibration.Tuned(
-                    identity=calibration.identity(model),
-                    goal=goal.value,
-                    sequences=sequences,
-                    gain=found.gain.median if found.gain else 1.0,
-                    settings=found.settings,
-                    variant=variant,
-                    label=found.weights.label if found.weights else "as it is",
-                    taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                    applied=not dry_run,
-                ),
-            )
-            if variant is None and not dry_run:
-                store.remove_variants(model.name)  # an earlier choice's, which nothing names now
-        except OSError as error:
-            raise RayhostError(f"{model.name}: the choice could not be kept: {error}") from error
+        _keep(
+            found,
+            model,
+            store,
+            records,
+            goal=goal.value,
+            sequences=sequences,
+            applied=not dry_run,
+        )
     if dry_run:
         typer.echo("nothing was changed")
     elif found.gain is None:
         typer.echo(f"{model.name}: `rayhost serve` uses the file as it is")
     else:
         typer.echo(f"{model.name}: `rayhost serve` uses this from its next start on")
+
+
+def _keep(
+    found: "Outcome",
+    model: "StoredModel",
+    store: "Store",
+    records: "Calibrations",
+    *,
+    goal: "GoalName",
+    sequences: int,
+    applied: bool,
+) -> None:
+    """Put the chosen file into the store and the choice on record. Raises RayhostError."""
+    from rayhost.baseline.calibration import Tuned, identity
+
+    try:
+        kept = found.path if applied else None
+        variant = store.keep_variant(model.name, kept) if kept else None
+        records.save_tuned(
+            model.name,
+            Tuned(
+                identity=identity(model),
+                goal=goal,
+                sequences=sequences,
+                gain=found.gain.median if found.gain else 1.0,
+                settings=found.settings,
+                variant=variant,
+                label=found.weights.label if found.weights else "as it is",
+                taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                applied=applied,
+            ),
+        )
+        if applied and variant is None:
+            store.remove_variants(model.name)  # an earlier choice's, which nothing names now
+    except OSError as error:
+        raise RayhostError(f"{model.name}: the choice could not be kept: {error}") from error

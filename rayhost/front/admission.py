@@ -179,8 +179,7 @@ class Admission(Generic[Item]):
 
     def ended(self, item: Item, prompt: int, answer: int) -> None:
         """Charge a run's key for what was computed of it; for one that never started, nothing."""
-        if item.claim.charged:
-            self.queue.settle(item.claim, cost(prompt, answer))
+        self.queue.settle(item.claim, cost(prompt, answer))
 
     # Refusing.
 

@@ -32,7 +32,7 @@ class Claim:
     answer: int  # as expected
     most: int  # that the answer may have
     deadline_ns: int | None = None
-    charged: float = 0.0  # tokens, while or after it holds a sequence
+    charged: float = 0.0  # prompt tokens, from its start to its end
 
 
 class Claimant(Protocol):
@@ -50,45 +50,51 @@ def cost(prompt: int, answer: int) -> float:
 
 
 class _Line(Generic[Item]):
-    """The waiting runs of one key. `served` is what it was charged, over its weight."""
+    """One key: its waiting runs, and what it was charged, in prompt tokens.
 
-    def __init__(self, served: float) -> None:
+    `served` is over its weight and for runs that ended; `pending` is what those that started are
+    expected to cost. Apart, so that no estimate outlives the run it was made for.
+    """
+
+    def __init__(self) -> None:
         self.waiting: deque[Item] = deque()
         self.weight = 1.0
-        self.served = served
+        self.served = 0.0
+        self.pending = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether it has or wants a sequence."""
+        return bool(self.waiting) or self.pending > 0
+
+    @property
+    def turn(self) -> float:
+        """The line with the lowest is next."""
+        return self.served + self.pending / self.weight
 
     def turns(self, order: int) -> Iterator[tuple[float, int, Item]]:
-        """Yield the runs with what the key will have been charged when each one's turn comes."""
-        served = self.served
+        """Yield the runs with what `turn` will be when each one's comes."""
+        turn = self.turn
         for item in self.waiting:
-            yield served, order, item
-            served += cost(item.claim.prompt, item.claim.answer) / item.claim.weight
+            yield turn, order, item
+            turn += cost(item.claim.prompt, item.claim.answer) / self.weight
 
 
 class _Level(Generic[Item]):
-    """The waiting runs of one priority."""
+    """The runs of one priority."""
 
     def __init__(self) -> None:
         self.lines: dict[str, _Line[Item]] = {}
-        self.size = 0
+        self.size = 0  # waiting
         self.turn_ns = 0  # when it last had a turn or began to wait
-        self._served = 0.0  # of the line that had the last turn
-
-    def line(self, key: str) -> _Line[Item]:
-        return self.lines.setdefault(key, _Line(self._served))
 
     def push(self, item: Item, now_ns: int, *, first: bool) -> None:
         if not self.size:
             self.turn_ns = now_ns
-            # Who waits for nothing and was charged less than the others has no claim left on it.
-            self.lines = {k: one for k, one in self.lines.items() if one.served > self._served}
-        line = self.line(item.claim.key)
-        line.weight = item.claim.weight
+        line = self._line(item.claim)
         if first:
             line.waiting.appendleft(item)
         else:
-            if not line.waiting:
-                line.served = max(line.served, self._served)
             line.waiting.append(item)
         self.size += 1
 
@@ -100,14 +106,18 @@ class _Level(Generic[Item]):
         item = line.waiting.popleft()
         self.size -= 1
         self.turn_ns = now_ns
-        self._served = line.served
         item.claim.charged = cost(item.claim.prompt, item.claim.answer)
-        line.served += item.claim.charged / item.claim.weight
+        line.pending += item.claim.charged
         return item
 
     def remove(self, item: Item) -> None:
         self.lines[item.claim.key].waiting.remove(item)
         self.size -= 1
+
+    def settle(self, claim: Claim, spent: float) -> None:
+        line = self.lines[claim.key]
+        line.pending -= claim.charged
+        line.served += spent / line.weight
 
     def order(self) -> Iterator[Item]:
         lines = [line.turns(n) for n, line in enumerate(self.lines.values()) if line.waiting]
@@ -117,10 +127,23 @@ class _Level(Generic[Item]):
         """Return the line with most waiting for its weight."""
         return max(self.lines.values(), key=lambda line: len(line.waiting) / line.weight)
 
+    def _line(self, claim: Claim) -> _Line[Item]:
+        """Return the line of a key. The time that a key was away is no credit to it."""
+        served = [line.served for line in self.lines.values() if line.active]
+        if not served:
+            self.lines.clear()  # nobody is there who would be owed anything
+        line = self.lines.setdefault(claim.key, _Line())
+        if served and not line.active:
+            line.served = max(line.served, min(served))
+        line.weight = claim.weight
+        return line
+
     def _next(self) -> _Line[Item]:
-        return min(
-            (line for line in self.lines.values() if line.waiting), key=lambda line: line.served
-        )
+        return min((line for line in self.lines.values() if line.waiting), key=_turn)
+
+
+def _turn(line: _Line[Item]) -> float:
+    return line.turn
 
 
 class FairQueue(Generic[Item]):
@@ -171,10 +194,10 @@ class FairQueue(Generic[Item]):
             self._levels[item.claim.priority].remove(item)
 
     def settle(self, claim: Claim, spent: float) -> None:
-        """Charge what a run really cost, in prompt tokens, in place of what was expected of it."""
-        line = self._levels[claim.priority].line(claim.key)
-        line.served += (spent - claim.charged) / claim.weight
-        claim.charged = spent
+        """Charge what a started run really cost, in prompt tokens, not what was expected of it."""
+        if claim.charged:
+            self._levels[claim.priority].settle(claim, spent)
+            claim.charged = 0.0
 
     def losers(self, claim: Claim, reading: int = 0) -> Iterator[Item]:
         """Yield the runs that must give up their place to a newcomer, the first to go first.

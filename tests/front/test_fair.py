@@ -41,13 +41,30 @@ def test_a_key_with_little_work_does_not_wait_behind_one_with_much() -> None:
 
 
 def test_the_time_that_a_key_was_away_is_no_credit() -> None:
-    queue = filled(*(waiter("a", key="a") for _ in range(20)), waiter("b", key="b"))
-    for _ in range(11):
-        queue.pop(0)
-    for _ in range(9):
+    queue = filled(*(waiter("a", key="a") for _ in range(30)))
+    for _ in range(20):
+        queue.settle(queue.pop(0).claim, 40)
+    for _ in range(10):
         queue.push(waiter("b", key="b"), 0)
-    served = names(queue)
-    assert abs(served[:10].count("a") - 5) <= 1
+    assert abs(names(queue)[:10].count("a") - 5) <= 1
+
+
+def test_nobody_pays_for_the_time_when_nobody_else_was_there() -> None:
+    queue = filled(*(waiter("a", key="a") for _ in range(20)))
+    for _ in range(20):
+        queue.settle(queue.pop(0).claim, 40)
+    for name in "ba" * 5:
+        queue.push(waiter(name, key=name), 0)
+    assert names(queue) == "ba" * 5
+
+
+def test_a_key_that_has_many_at_work_lets_a_newcomer_catch_up() -> None:
+    queue = filled(*(waiter("a", key="a") for _ in range(8)))
+    for _ in range(4):
+        queue.pop(0)
+    for _ in range(8):
+        queue.push(waiter("b", key="b"), 0)
+    assert names(queue)[:8] == "bbbbabab"
 
 
 @pytest.mark.parametrize("weights", [(3.0, 1.0), (1.0, 3.0), (0.3, 0.1), (300.0, 100.0)])

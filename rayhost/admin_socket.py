@@ -16,7 +16,7 @@ from pathlib import Path
 from rayhost.errors import RayhostError
 
 TIMEOUT_S = 5.0
-_MAX_PATH = 107  # bytes, of the kernel's sockaddr_un
+_MAX_PATH = 92  # bytes: what the kernel's sockaddr_un has, less those of a passing name
 
 
 def folder() -> Path:
@@ -40,18 +40,20 @@ def listening(path: Path) -> Iterator[socket.socket]:
     Raises RayhostError, naming the path, when it cannot be had or another host has it.
     """
     if len(os.fsencode(path)) > _MAX_PATH:
-        raise RayhostError(f"{path}: a socket's path has at most {_MAX_PATH} bytes")
+        raise RayhostError(f"{path}: the path of an admin socket has at most {_MAX_PATH} bytes")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _make_folder(path.parent)
         _clear(path)
         mask = os.umask(0o177)
         try:
-            listener.bind(str(path))
+            listener.bind(str(new))
         finally:
             os.umask(mask)
         listener.listen(16)
         listener.setblocking(False)
+        new.rename(path)  # so one that does not answer is of a host that is gone
     except OSError as error:
         listener.close()
         raise RayhostError(f"{path}: cannot make the admin socket: {error.strerror}") from None
@@ -103,12 +105,21 @@ def _make_folder(parent: Path) -> None:
 
 
 def _clear(path: Path) -> None:
-    """Remove the socket of a host that was killed; nothing else is ever removed."""
+    """Remove the sockets of hosts that were killed; nothing else is ever removed."""
     if _answers(path):
         raise RayhostError(f"{path}: another rayhost has this admin socket")
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.lstat().st_mode):
-            path.unlink()
+    for one in {path, *folder().glob("*.sock")}:
+        if _is_socket(one) and not _answers(one):
+            one.unlink(missing_ok=True)
+    if path.exists():
+        raise RayhostError(f"{path}: cannot make the admin socket: it is no socket but a file")
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _answers(path: Path) -> bool:

@@ -43,6 +43,20 @@ def test_the_socket_of_a_host_that_was_killed_is_replaced(tmp_path: Path) -> Non
         client.connect(str(path))
 
 
+def test_sockets_of_other_killed_hosts_are_swept_from_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    (tmp_path / "note.sock").write_text("no socket")
+    with (
+        socket.socket(socket.AF_UNIX) as killed,
+        admin_socket.listening(admin_socket.default_path(2)),
+    ):
+        killed.bind(str(tmp_path / "1.sock"))
+        with admin_socket.listening(admin_socket.default_path(3)):
+            assert {path.name for path in tmp_path.iterdir()} == {"2.sock", "3.sock", "note.sock"}
+
+
 def test_the_socket_of_a_running_host_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with (
@@ -72,7 +86,7 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:
 
 def test_a_path_that_the_kernel_cannot_hold_is_told(tmp_path: Path) -> None:
     with (
-        pytest.raises(RayhostError, match="at most 107 bytes"),
+        pytest.raises(RayhostError, match="at most 92 bytes"),
         admin_socket.listening(tmp_path / ("a" * 108)),
     ):
         pass

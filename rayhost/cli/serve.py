@@ -32,6 +32,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the models of a profile over HTTP; pulls those that are missing first."""
+    import structlog
     import uvloop
 
     from rayhost import admin_socket, logs
@@ -61,7 +62,9 @@ def serve(
     planned = [(model, _plan(model, base, style)) for model in chosen.models]
     named = chosen.listen.admin_socket
     own = admin_socket.default_path(listener.getsockname()[1])
-    with admin_socket.listening(base / named if named else own) as admin:
+    path = base / named if named else own
+    with admin_socket.listening(path) as admin:
+        structlog.get_logger("rayhost.serve").info("admin socket", path=str(path))
         service = Service(
             planned,
             chosen.limits,

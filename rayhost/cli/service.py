@@ -98,7 +98,6 @@ class Service:
         self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers], control.reading)
         # A server of its own: it answers when the one for clients is full.
         admin = Server(build_admin_app(control))
-        _log.info("admin socket", path=self._admin.getsockname())
         _log.info("access", notice=self._access.notice)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

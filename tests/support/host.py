@@ -30,7 +30,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 def environment(home: Path | None) -> dict[str, str]:
     """What a host runs in; `home` is its model store, None for the machine's own."""
-    own = {} if home is None else {"RAYHOST_HOME": str(home)}
+    own = {} if home is None else {"RAYHOST_HOME": str(home), "RUNTIME_DIRECTORY": f"{home}/run"}
     return {**os.environ, **_OFFLINE, **own}
 
 
@@ -106,6 +106,11 @@ class Host:
         by_id = {line["request_id"]: line for line in lines}
         assert len(by_id) == len(lines), lines
         return by_id
+
+    @property
+    def admin_socket(self) -> Path:
+        (path,) = (line["path"] for line in self.log() if line["event"] == "admin socket")
+        return Path(path)
 
     def metric(self, name: str, model: str = "tiny") -> float:
         text = httpx.get(f"{self.url}/metrics").text

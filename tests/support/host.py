@@ -48,6 +48,7 @@ def tiny(name: str = "tiny", file: str = "tiny.gguf", **fields: Any) -> dict[str
         "concurrency": 4,
         "batch": 128,
         "threads": 1,
+        "share": "none",  # each request is to be computed, also one that was asked before
         **fields,
     }
 

@@ -17,6 +17,8 @@ Unsupported = Mapping[str, tuple[object, ...]]
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
+MAX_DEPTH = 64  # of arrays and objects in each other; what comes after may recurse over them
+
 _decode = msgspec.json.Decoder().decode
 _MISSING = "Object missing required field `"
 
@@ -66,9 +68,28 @@ def _decode_object(raw: bytes) -> dict[str, Any]:
         raise _not_json("it is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise _not_json(str(error).removeprefix("JSON is malformed: ")) from None
+    # Most bodies have too few brackets to be deep, which costs nothing to see.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper(given, MAX_DEPTH):
+        raise _not_json(f"it is nested deeper than {MAX_DEPTH} levels")
     if not isinstance(given, dict):
         raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _deeper(value: object, limit: int) -> bool:
+    """Return whether arrays and objects are in each other to more than `limit` levels."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _not_json(why: str) -> InvalidRequest:

@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope
 
 from rayhost.errors import BodyTooLarge, Unavailable
 
-FREE = 64 << 10  # bytes of each body that do not count
-TOTAL = 64 << 20
+FREE = 32 << 10  # bytes of each body that do not count
+TOTAL = 32 << 20
 RETRY_S = 5
 
 

@@ -26,6 +26,7 @@ from rayhost.http.json import encode
 from rayhost.metrics import Metrics
 
 LINGER_NS = 2_000_000_000  # for a refused client to read why, before its connection is reset
+WRITE_BUFFER = 16 << 10  # bytes waiting for a reader from which on its run is read no further
 LINGERING = 64  # at most so many beyond the cap; further ones are reset at once
 
 log = structlog.get_logger("rayhost.http")
@@ -98,6 +99,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection, or turn it away while there are too many."""
         super().connection_made(cast(asyncio.Transport, transport))
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         beyond = len(self.connections) - self._bounds.connections
         if beyond > LINGERING:
             self._shared.metrics.connection_closed("full")

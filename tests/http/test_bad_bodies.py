@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
 from rayhost.http.app import build_app
+from rayhost.http.body import MAX_DEPTH
 from tests.http.asgi import CHAT, COMPLETIONS, call, chat_body, completion_body
 from tests.http.fake_front import FakeFront
 
@@ -34,6 +35,26 @@ async def test_a_body_that_is_not_json_is_told_where(
     assert (reply.status, reply.error["code"]) == (400, "invalid_json")
     assert why in reply.error["message"]
     assert not front.requests
+
+
+def nested(depth: int) -> dict[str, object]:
+    """A body of so many levels, itself included."""
+    value: object = 1
+    for _ in range(depth - 2):  # the body and its metadata are two
+        value = [value]
+    return chat_body(metadata={"k": value})
+
+
+async def test_a_body_is_nested_to_a_limit(app: ASGIApp) -> None:
+    assert (await call(app, "POST", CHAT, json_body=nested(MAX_DEPTH))).status == 200
+    reply = await call(app, "POST", CHAT, json_body=nested(MAX_DEPTH + 1))
+    assert (reply.status, reply.error["code"]) == (400, "invalid_json")
+    assert "nested deeper than 64 levels" in reply.error["message"]
+
+
+async def test_many_brackets_are_no_depth(app: ASGIApp) -> None:
+    many = chat_body(metadata={"k": [{"v": [1]}] * (MAX_DEPTH + 1)})
+    assert (await call(app, "POST", CHAT, json_body=many)).status == 200
 
 
 @pytest.mark.parametrize("body", [[], "x", 1, True, None])

@@ -68,24 +68,23 @@ def _decode_object(raw: bytes) -> dict[str, Any]:
         raise _not_json("it is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise _not_json(str(error).removeprefix("JSON is malformed: ")) from None
+    if not isinstance(given, dict):
+        raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
     # Most bodies have too few brackets to be deep, which costs nothing to see.
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper(given, MAX_DEPTH):
         raise _not_json(f"it is nested deeper than {MAX_DEPTH} levels")
-    if not isinstance(given, dict):
-        raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _deeper(value: object, limit: int) -> bool:
+def _deeper(body: dict[str, Any], limit: int) -> bool:
     """Return whether arrays and objects are in each other to more than `limit` levels."""
-    level = [value]
+    level: list[Any] = [body]
     for _ in range(limit):
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
         ]
         if not level:
             return False

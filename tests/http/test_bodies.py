@@ -43,8 +43,8 @@ async def test_a_body_comes_back_whole_and_leaves_nothing_held() -> None:
 
 async def test_slow_large_bodies_together_are_bounded_and_a_short_one_still_passes() -> None:
     bodies = Bodies(each=LARGE, total=LARGE)
-    slow = [await hold(bodies, FREE + 900) for _ in range(73)]
-    assert bodies.held == 73 * 900
+    slow = [await hold(bodies, FREE + 900) for _ in range(LARGE // 900)]
+    assert bodies.held == LARGE // 900 * 900
     with pytest.raises(Unavailable) as caught:
         await bodies.read(SCOPE, scripted(unfinished(FREE + 900)))
     assert (caught.value.code, caught.value.retry_after) == ("too_many_bodies", 5)

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +12,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from rayhost.http.protocol import LINGERING, Bounds
+from rayhost.http import protocol
+from rayhost.http.protocol import Bounds
 from rayhost.metrics import Metrics
 from tests.http.asgi import CHAT, chat_body
 from tests.http.fake_front import FakeFront
@@ -180,15 +181,17 @@ def test_connections_over_the_cap_are_told_to_come_back_and_the_others_go_on(app
     assert closed(metrics) == {"full": 1}
 
 
-def test_far_over_the_cap_connections_are_reset(app: ASGIApp) -> None:
+def test_far_over_the_cap_connections_are_reset(
+    app: ASGIApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "LINGERING", 2)
+    monkeypatch.setattr(protocol, "LINGER_NS", 10**18)  # they stay until the test lets them go
     with serving(app, Bounds(connections=1)) as url:
-        clients = [connected(url) for _ in range(LINGERING + 2)]
-        opened = [client.__enter__() for client in clients]
-        with pytest.raises(ConnectionResetError):
-            to_the_end(opened[-1])
-        for client in clients:
-            client.__exit__(None, None, None)
-        # Those that were turned away leave room behind.
+        with ExitStack() as stack:
+            clients = [stack.enter_context(connected(url)) for _ in range(4)]
+            with pytest.raises(ConnectionResetError):
+                to_the_end(clients[3])
+            assert to_the_end(clients[2]).status == 503
         eventually(lambda: httpx.get(f"{url}/health").status_code == 200, "room for one more")
 
 

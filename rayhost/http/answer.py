@@ -6,12 +6,15 @@ Pure: text and counts in, bytes out. One `Answer` per request; `generate` drives
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from rayhost.clock import unix_seconds
 from rayhost.front.request import Finish, GenerateRequest
 from rayhost.http import sse
 from rayhost.http.json import encode
+
+_MARK = "\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,16 @@ class Answer(ABC):
 
     def piece(self, text: str) -> bytes:
         """Return the event of some text."""
-        # Encoding the constant part once instead would save 0.9 of the 5 microseconds that an event
-        # costs on its way to the socket: nothing, at some hundred tokens a second.
-        return self._event([self._choice(text, None)])
+        # All but the text is encoded once: a quarter of the time, for answers that are known whole.
+        before, after = self._around
+        return before + encode(text) + after
+
+    @cached_property
+    def _around(self) -> tuple[bytes, bytes]:
+        """What an event has before and after its text."""
+        # The mark cannot be in any other value: there, its quotes would be escaped.
+        before, after = self._event([self._choice(_MARK, None)]).split(encode(_MARK))
+        return before, after
 
     def closing(self, finish: Finish) -> bytes:
         """Return the events after the last text."""

@@ -258,3 +258,14 @@ async def test_the_content_type_of_a_body_does_not_matter(app: ASGIApp) -> None:
     headers = [("content-type", "application/x-www-form-urlencoded")]
     reply = await call(app, "POST", CHAT, json_body=chat_body(), headers=headers)
     assert reply.status == 200
+
+
+@BOTH
+async def test_an_id_that_looks_like_json_stays_one(
+    app: ASGIApp, path: str, body: dict[str, object]
+) -> None:
+    sent = r'"\u0000"'
+    headers = [("x-request-id", sent)]
+    reply = await call(app, "POST", path, json_body={**body, "stream": True}, headers=headers)
+    *chunks, _ = reply.events
+    assert {chunk["id"].partition("-")[2] for chunk in chunks} == {sent}

@@ -60,6 +60,14 @@ def to_the_end(client: socket.socket) -> Answer:
     return Answer(b"".join(parts))
 
 
+def hung_up_on(client: socket.socket) -> bool:
+    """Whether the server closed without an answer; the kernel may tell so by a reset."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
 def exchange(url: str, sent: bytes) -> Answer:
     with connected(url) as client:
         client.sendall(sent)
@@ -181,7 +189,7 @@ def test_connections_over_the_cap_are_told_to_come_back_and_the_others_go_on(app
     assert closed(metrics) == {"full": 1}
 
 
-def test_far_over_the_cap_connections_are_reset(
+def test_far_over_the_cap_connections_are_closed_without_a_word(
     app: ASGIApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "LINGERING", 2)
@@ -189,8 +197,7 @@ def test_far_over_the_cap_connections_are_reset(
     with serving(app, Bounds(connections=1)) as url:
         with ExitStack() as stack:
             clients = [stack.enter_context(connected(url)) for _ in range(4)]
-            with pytest.raises(ConnectionResetError):
-                to_the_end(clients[3])
+            assert hung_up_on(clients[3])
             assert to_the_end(clients[2]).status == 503
         eventually(lambda: httpx.get(f"{url}/health").status_code == 200, "room for one more")
 

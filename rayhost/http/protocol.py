@@ -93,6 +93,7 @@ class Connection(HttpToolsProtocol):
         self._unread_since_ns = 0
         self._deaf = False  # what comes from the client is dropped
         self._fault: ApiError | None = None
+        self._declined = b""  # head of a request that offered another protocol, without the offer
 
     # What uvicorn and the transport say.
 
@@ -119,16 +120,28 @@ class Connection(HttpToolsProtocol):
         if self._phase is Phase.HEAD:
             self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Answered as if it had not asked; the parser takes nothing more after this request.
-            self.cycle.keep_alive = False
+            self._feed(data)
         except httptools.HttpParserError as error:
             if not self._deaf:
                 self._refuse(self._fault or _malformed(error), "malformed")
         else:
             if self._phase is Phase.HEAD and self._head_bytes > self._bounds.head_bytes:
                 self._refuse(self._too_large(), "malformed")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser stops at the head of a request that offers another protocol, and would
+            # drop its body (Java's client offers HTTP/2 with every first request). So the offer is
+            # taken out, and the request parsed again.
+            (end_of_head,) = upgrade.args
+            again, self._declined = self._declined + data[end_of_head:], b""
+            self.parser = httptools.HttpRequestParser(self)
+            try:
+                self.parser.feed_data(again)
+            except httptools.HttpParserUpgrade:  # CONNECT: nothing is left without it
+                raise httptools.HttpParserInvalidMethodError("CONNECT is not supported") from None
 
     # What the parser says.
 
@@ -151,11 +164,16 @@ class Connection(HttpToolsProtocol):
             if size > self._bounds.head_bytes:
                 self._fault = self._too_large()
                 raise _Refused
+        if self.parser.should_upgrade():
+            self._declined = self._without_offer()
+            return
         super().on_headers_complete()
         self._enter(Phase.BODY)
 
     def on_message_complete(self) -> None:
         """The client has said all."""
+        if self._declined:
+            return
         super().on_message_complete()
         self._enter(Phase.IDLE if self.cycle.response_complete else Phase.ANSWER)
 
@@ -216,6 +234,17 @@ class Connection(HttpToolsProtocol):
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._since_ns = clock.now_ns()
+
+    def _without_offer(self) -> bytes:
+        """Return the head of the present request without the headers about one connection."""
+        lines = [
+            b"%b: %b\r\n" % header
+            for header in self.headers
+            if header[0] not in (b"connection", b"upgrade", b"http2-settings")
+        ]
+        return b"".join(
+            [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n", *lines, b"\r\n"]
+        )
 
     def _too_large(self) -> HeadTooLarge:
         return HeadTooLarge(

@@ -216,7 +216,16 @@ def test_a_client_that_offers_http2_is_answered_in_http1(app: ASGIApp, front: Fa
         b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
         b"HTTP2-Settings: AAMAAABk\r\nContent-Length: %d\r\n\r\n"
     )
+    sent = head % (CHAT.encode(), len(body)) + body
+    with serving(app) as url, connected(url) as client:
+        for _ in range(2):  # the connection goes on
+            client.sendall(sent[:-5])
+            client.sendall(sent[-5:])
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    assert len(front.requests) == 2
+
+
+def test_a_tunnel_is_refused(app: ASGIApp) -> None:
     with serving(app) as url:
-        answer = exchange(url, head % (CHAT.encode(), len(body)) + body)
-    assert answer.status == 200
-    assert front.requests
+        answer = exchange(url, b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (answer.status, answer.error["code"]) == (400, "malformed_http")

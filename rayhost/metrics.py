@@ -4,6 +4,7 @@ Labels are bounded: models come from the profile, every other label has words of
 client's. What a worker or the kernel counts is read at scrape time and costs nothing in between.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import (
@@ -57,6 +58,10 @@ class Metrics:
             "connections_closed", "Connections that the server ended, by reason: full, too slow, "
             "malformed.", "reason",
         )  # fmt: skip
+        # Those of a cached answer. `labels` costs more than counting does, and there are few.
+        self._requests_of = functools.cache(self._requests.labels)
+        self._tokens_of = functools.cache(self._tokens.labels)
+        self._cache_of = functools.cache(self._cache.labels)
         self._queue = self._histogram("queue", "From arrival to the first step.")
         self._first = self._histogram("time_to_first_token", "From arrival to the first token.")
         self._gap = self._histogram(
@@ -77,7 +82,7 @@ class Metrics:
         ended_ns: int,
     ) -> None:
         """Count a request that ended; a time of 0 is one that never came."""
-        self._requests.labels(model, outcome).inc()
+        self._requests_of(model, outcome).inc()
         self._tokens.labels(model, "prompt").inc(prompt_tokens)
         self._tokens.labels(model, "generated").inc(generated_tokens)
         for histogram, at_ns in (
@@ -90,8 +95,8 @@ class Metrics:
 
     def answered_from_cache(self, model: str, outcome: str, tokens: int) -> None:
         """Count a request whose answer, of so many tokens, was not computed for it."""
-        self._requests.labels(model, outcome).inc()
-        self._tokens.labels(model, "cached").inc(tokens)
+        self._requests_of(model, outcome).inc()
+        self._tokens_of(model, "cached").inc(tokens)
 
     def gap(self, model: str, gap_ns: int, tokens: int) -> None:
         """Count the time between two steps of a request, of which the second had `tokens`."""
@@ -99,7 +104,7 @@ class Metrics:
 
     def refused(self, model: str, outcome: str) -> None:
         """Count a request that was turned away before it became a run."""
-        self._requests.labels(model, outcome).inc()
+        self._requests_of(model, outcome).inc()
         self._refusals.labels(model, outcome).inc()
 
     def degraded(self, model: str, reason: str) -> None:
@@ -108,7 +113,7 @@ class Metrics:
 
     def cache(self, model: str, outcome: str) -> None:
         """Count what the result cache did for a request: hit, miss, joined or bypass."""
-        self._cache.labels(model, outcome).inc()
+        self._cache_of(model, outcome).inc()
 
     def cache_outcomes(self) -> dict[str, int]:
         """Return how many requests of all models met the result cache in which way."""

@@ -5,12 +5,12 @@ Pure: text and counts in, bytes out. One `Answer` per request; `generate` drives
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
 from rayhost.clock import unix_seconds
-from rayhost.front.request import Finish, GenerateRequest
+from rayhost.front.request import Finish, GenerateRequest, Reuse, Terms
 from rayhost.http import sse
 from rayhost.http.json import encode
 
@@ -93,7 +93,16 @@ class Answer(ABC):
         }
 
 
-Parse = Callable[[bytes, str], Ask]  # a body and its request id
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is known of a request before its body is read."""
+
+    request_id: str
+    terms: Terms = field(default_factory=Terms)
+    reuse: Reuse = "any"
+
+
+Parse = Callable[[bytes, Caller], Ask]
 
 
 def _usage(finish: Finish) -> dict[str, Any]:

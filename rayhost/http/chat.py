@@ -6,7 +6,7 @@ import msgspec
 
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import ChatPrompt, GenerateRequest
-from rayhost.http.answer import Answer, Ask
+from rayhost.http.answer import Answer, Ask, Caller
 from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.schema import (
     UNSUPPORTED,
@@ -60,14 +60,14 @@ class ChatBody(GenerationBody, frozen=True, kw_only=True):
     max_completion_tokens: int | None = None
 
 
-def parse(raw: bytes, request_id: str) -> Ask:
+def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a chat body asks for. Raises InvalidRequest."""
     body, ignored = parse_body(raw, ChatBody, _UNSUPPORTED)
     check_values(body)
     if not body.messages:
         raise InvalidRequest("messages: at least one message is required", param="messages")
     request = GenerateRequest(
-        id=request_id,
+        id=caller.request_id,
         model=body.model,
         prompt=ChatPrompt(
             tuple(
@@ -77,7 +77,9 @@ def parse(raw: bytes, request_id: str) -> Ask:
         sampling=sampling_of(body),
         max_tokens=one_of_aliases(body, "max_completion_tokens", "max_tokens"),
         stop=stops_of(body),
+        terms=caller.terms,
         seeded=body.seed is not None,
+        reuse=caller.reuse,
     )
     return Ask(request, body.stream, body.include_usage, ignored)
 

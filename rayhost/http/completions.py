@@ -4,7 +4,7 @@ from typing import Any, TypeGuard
 
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import GenerateRequest, Prompt, TextPrompt, TokenPrompt
-from rayhost.http.answer import Answer, Ask
+from rayhost.http.answer import Answer, Ask, Caller
 from rayhost.http.body import parse_body
 from rayhost.http.schema import (
     INT32_MAX,
@@ -35,18 +35,20 @@ class CompletionBody(GenerationBody, frozen=True, kw_only=True):
     prompt: str | list[Item]
 
 
-def parse(raw: bytes, request_id: str) -> Ask:
+def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a completion body asks for. Raises InvalidRequest."""
     body, ignored = parse_body(raw, CompletionBody, _UNSUPPORTED)
     check_values(body)
     request = GenerateRequest(
-        id=request_id,
+        id=caller.request_id,
         model=body.model,
         prompt=_prompt(body.prompt),
         sampling=sampling_of(body),
         max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
         stop=stops_of(body),
+        terms=caller.terms,
         seeded=body.seed is not None,
+        reuse=caller.reuse,
     )
     return Ask(request, body.stream, body.include_usage, ignored)
 

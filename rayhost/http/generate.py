@@ -6,14 +6,13 @@ An answer that is known already needs no run, and no watch over its client.
 """
 
 import re
-from dataclasses import replace
 from typing import Protocol
 
 from starlette.types import Receive, Scope, Send
 
 from rayhost.front.request import Front, Recalled, Reuse, Run
 from rayhost.http import sse
-from rayhost.http.answer import Answer, Ask, Parse
+from rayhost.http.answer import Answer, Ask, Caller, Parse
 from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import Exchange, Headers, exchange_of
 from rayhost.http.patience import commented
@@ -44,9 +43,8 @@ class Generate:
         """Answer one request. Raises ApiError and ClientGone for `Edge` to deal with."""
         exchange = exchange_of(scope)
         raw = await self._bodies.read(scope, receive)
-        ask = self._parse(raw, exchange.request_id)
-        terms, reuse = exchange.visit.terms, _reuse(scope)
-        ask = replace(ask, request=replace(ask.request, terms=terms, reuse=reuse))
+        caller = Caller(exchange.request_id, exchange.visit.terms, _reuse(scope))
+        ask = self._parse(raw, caller)
         recalled = self._front.recall(ask.request)
         if recalled is None:
             await while_connected(receive, self._answer(ask, exchange, send))

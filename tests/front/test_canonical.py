@@ -9,17 +9,20 @@ import pytest
 from rayhost.front.canonical import UNCOUNTED, canonical_key, reproducible
 from rayhost.front.request import GenerateRequest, Priority, Terms, TextPrompt, TokenPrompt
 from rayhost.http import chat, completions
+from rayhost.http.answer import Caller
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "seed": 1}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "hi", "seed": 1}
 
 
 def of_chat(**changes: Any) -> bytes:
-    return canonical_key(chat.parse(json.dumps({**CHAT, **changes}).encode(), "id").request)
+    return canonical_key(chat.parse(json.dumps({**CHAT, **changes}).encode(), Caller("id")).request)
 
 
 def of_text(**changes: Any) -> bytes:
-    return canonical_key(completions.parse(json.dumps({**TEXT, **changes}).encode(), "id").request)
+    return canonical_key(
+        completions.parse(json.dumps({**TEXT, **changes}).encode(), Caller("id")).request
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,4 +161,4 @@ def test_greedy_or_seeded_requests_are_reproducible(
     changes: dict[str, Any], expected: bool
 ) -> None:
     raw = json.dumps({**CHAT, **changes}).encode()
-    assert reproducible(chat.parse(raw, "id").request) is expected
+    assert reproducible(chat.parse(raw, Caller("id")).request) is expected

@@ -99,6 +99,9 @@ def tune(
         Console().print(report.render(found, goal.value, sequences, depth), highlight=False)
         if told := noise(watch.read()):
             typer.echo(told)
+            if found.gain is None:  # nothing that `serve` should take as this machine's answer
+                typer.echo("nothing was changed")
+                return
         _keep(
             found,
             model,

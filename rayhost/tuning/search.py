@@ -52,6 +52,11 @@ class Figures(msgspec.Struct, frozen=True):
     together: Spread  # for all of them
     peak_bytes: int
 
+    @property
+    def noise(self) -> float:
+        """The widest relative spread of the rates."""
+        return max(rate.relative for rate in (self.prefill, self.alone, self.together))
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:

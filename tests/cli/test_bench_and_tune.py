@@ -11,7 +11,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
-from rayhost.baseline import bench, cpu, sweep
+from rayhost.baseline import bench, cpu, report, sweep
 from rayhost.baseline.calibration import Calibrations, identity
 from rayhost.baseline.records import Baseline
 from rayhost.baseline.sweep import Effort
@@ -32,6 +32,8 @@ def tiny(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     monkeypatch.setattr(bench, "LARGEST_READ", 8 << 20)
     monkeypatch.setattr(bench, "READ_S", 0.02)
     monkeypatch.setattr(trials, "POINT_S", 0.01)
+    monkeypatch.setattr(trials, "MOST_RUNS", 1)
+    monkeypatch.setattr(report, "noise", lambda _quiet: None)
     monkeypatch.setattr(search, "WEIGHTS", (Weights("Q8_0"),))
     return StoredModel("tiny", tiny_model, f"file:{tiny_model}", None, 1)
 
@@ -97,11 +99,12 @@ def test_bench_of_a_store_leaves_out_what_is_damaged(tiny: StoredModel, tmp_path
 
 
 def test_an_interrupt_leaves_no_file_and_no_process(tiny: StoredModel, tmp_path: Path) -> None:
-    verb = "from rayhost.cli.main import app; app()"
+    brief = "from rayhost.tuning import trials; trials.POINT_S, trials.MOST_RUNS = 0.01, 1"
+    verb = f"{brief}; from rayhost.cli.main import app; app()"
     command = [sys.executable, "-c", verb, "tune", tiny.source, *LIGHT]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tuning:
         assert tuning.stderr is not None
-        next(line for line in tuning.stderr if "weights Q8_0" in line)
+        next(line for line in tuning.stderr if "weights" in line)
         children = psutil.Process(tuning.pid).children(recursive=True)
         tuning.send_signal(signal.SIGINT)
         said = tuning.stderr.read()
@@ -148,6 +151,15 @@ def test_where_nothing_is_better_an_earlier_choice_goes(
     tuned = records(tmp_path).tuned(tiny)
     assert tuned is not None
     assert (tuned.applied, tuned.variant, tuned.gain) == (True, None, 1.0)
+
+
+def test_that_a_busy_machine_found_nothing_is_not_kept(
+    tiny: StoredModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "better", lambda *_: False)
+    monkeypatch.setattr(report, "noise", lambda _quiet: "it was busy")
+    assert run("tune", tiny.source, *LIGHT).stdout.endswith("it was busy\nnothing was changed\n")
+    assert records(tmp_path).tuned(tiny) is None
 
 
 def test_tune_keeps_what_it_chose_and_undo_forgets_it(tiny: StoredModel, tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """Quantizing, judging and timing a tiny model, in real processes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rayhost.baseline import cpu
+from rayhost.baseline import bench, cpu
 from rayhost.baseline.calibration import Settings
 from rayhost.baseline.child import ChildFailed
 from rayhost.baseline.spread import MIN_RUNS
+from rayhost.baseline.tasks import Answer, Done, Timed
 from rayhost.models.gguf import read_info
 from rayhost.tuning import trials
 from rayhost.tuning.search import WEIGHTS, Weights
@@ -16,8 +18,9 @@ from tests.support import tiny_gguf
 from tests.support.tiny_gguf import write_broken_gguf
 
 
-@pytest.fixture(scope="module")
-def here() -> Trials:
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Trials:
+    monkeypatch.setattr(trials, "POINT_S", 0.01)
     return Trials(cpu.host(), sequences=2, depth=32)
 
 
@@ -71,15 +74,43 @@ def test_a_broken_source_is_told_of(here: Trials, tmp_path: Path) -> None:
 def test_settings_of_every_kind_are_timed(
     here: Trials, tiny_model: Path, settings: Settings
 ) -> None:
-    found = here.measure(tiny_model, settings, point_s=0.01)
+    found = here.measure(tiny_model, settings)
     assert min(found.prefill.low, found.alone.low, found.together.low) > 0
     assert found.together.runs >= MIN_RUNS
     assert found.peak_bytes > 1 << 20
 
 
+def timings(monkeypatch: pytest.MonkeyPatch, *runs: tuple[float, ...]) -> list[object]:
+    """Have the probe answer with these rates, run after run; return what was asked."""
+    asked: list[object] = []
+
+    def probe(task: object, _timeout_s: float) -> Iterator[Answer]:
+        rates = runs[len(asked)]
+        asked.append(task)
+        yield from (Timed(number, rates) for number in range(3))
+        yield Done(1)
+
+    monkeypatch.setattr(bench, "probe", probe)
+    return asked
+
+
+def test_a_disturbed_run_is_repeated(monkeypatch: pytest.MonkeyPatch, here: Trials) -> None:
+    asked = timings(monkeypatch, (10, 50, 100), (100, 101, 102))
+    assert here.measure(Path("m"), Settings()).together.median == 101
+    assert len(asked) == 2
+
+
+def test_where_every_run_is_disturbed_the_steadiest_counts(
+    monkeypatch: pytest.MonkeyPatch, here: Trials
+) -> None:
+    asked = timings(monkeypatch, (10, 50, 100), (60, 80, 100), (10, 60, 90))
+    assert here.measure(Path("m"), Settings()).together.median == 80
+    assert len(asked) == trials.MOST_RUNS
+
+
 def test_q8_cells_without_flash_attention_fail_alone(here: Trials, tiny_model: Path) -> None:
     with pytest.raises(ChildFailed):
-        here.measure(tiny_model, Settings(kv_type="q8_0", flash_attention=False), point_s=0.01)
+        here.measure(tiny_model, Settings(kv_type="q8_0", flash_attention=False))
 
 
 def test_pairs_are_as_many_runs_as_asked(here: Trials, tiny_model: Path) -> None:

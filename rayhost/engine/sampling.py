@@ -54,17 +54,20 @@ class Sampler:
 
         Penalised rows are changed in place. Raises EngineFailed when a row's best is not finite.
         """
-        with np.errstate(over="ignore"):  # a hopeless token may go on to -inf, which weighs 0
-            return [self._choose(row, run) for row, run in zip(logits, due, strict=True)]
+        return [self._choose(row, run) for row, run in zip(logits, due, strict=True)]
 
     def _choose(self, row: Logits, run: Due) -> int:
         options = run.sampling
-        penalise(row, run)
-        best = int(row.argmax())  # of a row with a NaN in it: the first NaN
-        if not math.isfinite(row[best]):
-            raise EngineFailed(f"the model computed a logit of {row[best]} for its best token")
-        if options.temperature == 0.0:
-            return best
+        if options.temperature == 0.0 and not _penalised(options):
+            return _best(row)
+        with np.errstate(over="ignore"):  # a hopeless token may go on to -inf, which weighs 0
+            penalise(row, run)
+            best = _best(row)
+            return best if options.temperature == 0.0 else self._draw(row, best, run)
+
+    def _draw(self, row: Logits, best: int, run: Due) -> int:
+        """Return a token at random, the way its sampling options say; `best` is the likeliest."""
+        options = run.sampling
         weights = np.subtract(row, row[best], out=self._weights)
         weights /= min(max(options.temperature, _COLDEST), _HOTTEST)
         np.exp(weights, out=weights)  # the most likely token weighs 1
@@ -75,6 +78,21 @@ class Sampler:
             return _pick(cumulative, draw)
         kept = shortlist(weights, top_k, options.top_p, options.min_p)
         return int(kept[_pick(np.cumsum(weights[kept], dtype=np.float64), draw)])
+
+
+def _best(row: Logits) -> int:
+    best = int(row.argmax())  # of a row with a NaN in it: the first NaN
+    if not math.isfinite(row[best]):
+        raise EngineFailed(f"the model computed a logit of {row[best]} for its best token")
+    return best
+
+
+def _penalised(options: Sampling) -> bool:
+    return (
+        options.repeat_penalty != 1.0
+        or options.presence_penalty != 0.0
+        or options.frequency_penalty != 0.0
+    )
 
 
 def penalise(row: Logits, run: Due) -> None:

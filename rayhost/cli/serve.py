@@ -10,6 +10,7 @@ import typer
 from rayhost.errors import RayhostError
 
 if TYPE_CHECKING:
+    from rayhost.http.traces import Tracing
     from rayhost.ipc.messages import Load
     from rayhost.profile import ModelProfile
 
@@ -60,6 +61,7 @@ def serve(
     # Bound before anything is downloaded: a taken port is told at once.
     listener = listen(address, chosen.listen.port if port is None else port)
     planned = [(model, _plan(model, base, style)) for model in chosen.models]
+    tracing = _tracing() if chosen.traces else None
     named = chosen.listen.admin_socket
     own = admin_socket.default_path(listener.getsockname()[1])
     path = base / named if named else own
@@ -72,9 +74,24 @@ def serve(
             cache=chosen.cache,
             access=entry,
             admin=admin,
+            tracing=tracing,
+            commands=chosen.hooks,
         )
         status = uvloop.run(service.run())
+    if tracing is not None:
+        tracing.close()
     raise typer.Exit(status)
+
+
+def _tracing() -> "Tracing":
+    """Return what makes spans. Raises RayhostError when its libraries are not installed."""
+    try:
+        from rayhost.http.traces import Tracing
+    except ImportError as error:
+        raise RayhostError(
+            f"traces need more libraries ({error}): pip install 'rayhost[otel]'"
+        ) from None
+    return Tracing.exporting()
 
 
 def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | RayhostError":

@@ -11,10 +11,12 @@ import shlex
 import signal
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import orjson
 import structlog
 import typer
+from starlette.types import ASGIApp
 
 from rayhost import clock
 from rayhost.cli.access import Access
@@ -34,7 +36,12 @@ from rayhost.http.server import Server, room_for, url
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
 from rayhost.profile import Cache, Limits, ModelProfile
+from rayhost.profile import Hooks as Commands
+from rayhost.supervisor.hooks import Hooks
 from rayhost.supervisor.keeper import Keeper
+
+if TYPE_CHECKING:
+    from rayhost.http.traces import Tracing
 
 _log = structlog.get_logger("rayhost.service")
 _EXIT_NOW = 1
@@ -54,6 +61,8 @@ class Service:
         cache: Cache,
         access: Access,
         admin: socket.socket,
+        tracing: "Tracing | None",
+        commands: Commands,
     ) -> None:
         """`listener` is for clients, `admin` a unix socket for the operator; both listen."""
         self._began_ns = clock.now_ns()
@@ -62,6 +71,9 @@ class Service:
         self._listener = listener
         self._access = access
         self._admin = admin
+        self._tracing = tracing
+        self._commands = commands
+        self._hooks = Hooks()
         self._quotas = Quotas()
         self._metrics = Metrics()
         self._results = ResultCache(cache.bytes, cache.ttl_s)
@@ -76,17 +88,7 @@ class Service:
             self._add(model, load)
         share = {model.name: model.share for model, _ in self._models}
         host = Host(self._lanes, self._metrics, self._health, self._results, share)
-        server = Server(
-            build_app(
-                host,
-                body_bytes=self._limits.body_bytes,
-                metrics=self._metrics.expose,
-                gate=Gate(self._access.ring, self._quotas, ceiling=self._access.ceiling),
-                origins=self._access.origins,
-            ),
-            _bounds(self._limits),
-            self._metrics,
-        )
+        server = Server(self._app(host), _bounds(self._limits), self._metrics)
         control = HostControl(
             url=url(self._listener),
             host=host,
@@ -111,10 +113,21 @@ class Service:
             host.drain()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(host.idle(), self._limits.drain_s)
-            await asyncio.gather(*(keeper.stop() for keeper in self._keepers))
+            await asyncio.gather(self._hooks.stop(), *(keeper.stop() for keeper in self._keepers))
             server.should_exit = admin.should_exit = True
             await asyncio.gather(serving, administering)
         return self._exit
+
+    def _app(self, host: Host) -> ASGIApp:
+        tracing = self._tracing
+        app = build_app(
+            host if tracing is None else tracing.front(host),
+            body_bytes=self._limits.body_bytes,
+            metrics=self._metrics.expose,
+            gate=Gate(self._access.ring, self._quotas, ceiling=self._access.ceiling),
+            origins=self._access.origins,
+        )
+        return app if tracing is None else tracing.app(app)
 
     def _add(self, model: ModelProfile, load: Load | RayhostError) -> None:
         lane = Lane(
@@ -125,10 +138,14 @@ class Service:
             metrics=self._metrics,
             spent=self._quotas.spent,
         )
-        keeper = Keeper(lane, load)
+        keeper = Keeper(lane, load, lambda: self._model_loaded(lane))
         self._lanes.append(lane)
         self._keepers.append(keeper)
         keeper.start()
+
+    def _model_loaded(self, lane: Lane) -> None:
+        argv = self._commands.on_model_loaded
+        self._hooks.fire("on_model_loaded", argv, model=lane.name, url=url(self._listener))
 
     def _health(self) -> list[WorkerHealth]:
         return [keeper.health() for keeper in self._keepers]
@@ -147,6 +164,7 @@ class Service:
         names = ", ".join(lane.name for lane in ready)
         seconds = (clock.now_ns() - self._began_ns) / 1e9
         typer.echo(f"rayhost: {names} ready after {seconds:.1f} s; try: {self._curl(ready[0])}")
+        self._hooks.fire("on_ready", self._commands.on_ready, url=url(self._listener))
 
     def _curl(self, lane: Lane) -> str:
         if lane.chat:
@@ -167,6 +185,7 @@ class Service:
             _log.warning("ended by a second signal", signal=signal.Signals(number).name)
             for keeper in self._keepers:
                 keeper.kill()
+            self._hooks.kill()
             os._exit(_EXIT_NOW)
         _log.info("going down", signal=signal.Signals(number).name, drain_s=self._limits.drain_s)
         self._going_down.set()

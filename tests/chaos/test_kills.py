@@ -1,0 +1,207 @@
+"""Workers killed and stopped all the time, under clients that must not notice.
+
+RAYHOST_CHAOS_S is how long, in seconds; 20 of them have one stop that nobody but the host ends.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from rayhost.models import catalog
+from rayhost.models.store import Store, default_root
+from tests.chaos.footprint import footprint, resident_mb
+from tests.support.host import Host, started
+from tests.support.waiting import eventually, soon
+
+CHAOS_S = float(os.environ.get("RAYHOST_CHAOS_S", "20"))
+KILL_EVERY_S = 3.0
+STOP_EVERY_S = 10.0
+STOP_AFTER_S = 0.9  # so that no stop falls on a kill, at any multiple of the two
+CLIENTS = 8
+MODEL = "smollm2-135m"
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240 + 4 * CHAOS_S)]
+
+PROMPTS = (
+    "Tell me a story about a lighthouse.",
+    "Explain how bread is baked, step by step.",
+    "Write a letter to a friend who moved to another city.",
+    "Describe the colours of a sunset over the sea.",
+    "What should I pack for a week in the mountains?",
+    "Write a dialogue between a teacher and a student.",
+    "List ten animals and say one thing about each.",
+    "How does a bicycle work?",
+)
+TOKENS = (24, 40, 56, 72, 88, 104, 120, 136)
+
+Answer = tuple[str, str, int]  # text, finish reason, completion tokens
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    entry = catalog.BY_NAME[MODEL]
+    Store(default_root()).pull(entry.name, entry.source, entry.sha256)
+    model = {
+        "name": MODEL,
+        "context": 1024,
+        "concurrency": CLIENTS,
+        "reproducible": True,
+        "share": "none",  # every answer is computed
+        "snapshots": {"ram_mb": 64},
+    }
+    profile = tmp_path / "chaos.json"
+    profile.write_text(json.dumps({"models": [model]}))
+    with started(profile, home=None) as running:
+        yield running
+
+
+async def ask(client: httpx.AsyncClient, number: int) -> Answer:
+    """Stream one answer to its end. Fails for anything that an undisturbed client never sees."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": PROMPTS[number]}],
+        "max_tokens": TOKENS[number],
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    text, reason, usage, done = "", "", 0, False
+    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.status_code == 200, await response.aread()
+        async for line in response.aiter_lines():
+            if not line or line.startswith(":"):
+                continue
+            assert not done, f"after the end: {line}"
+            payload = line.removeprefix("data: ")
+            if payload == "[DONE]":
+                done = True
+                continue
+            event = json.loads(payload)
+            assert "error" not in event, event
+            for choice in event["choices"]:
+                text += choice["delta"].get("content") or ""
+                reason = choice["finish_reason"] or reason
+            usage = (event.get("usage") or {}).get("completion_tokens", usage)
+    assert done, "the stream was cut"
+    return text, reason, usage
+
+
+@contextlib.asynccontextmanager
+async def clients(host: Host) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=host.url, timeout=120) as client:
+        yield client
+
+
+async def undisturbed(host: Host) -> list[Answer]:
+    """Return the answer to each prompt, computed alone."""
+    async with clients(host) as client:
+        return [await ask(client, number) for number in range(len(PROMPTS))]
+
+
+def killed_by_now(host: Host, cause: str) -> int:
+    text = httpx.get(f"{host.url}/metrics").text
+    prefix = f'rayhost_worker_restarts_total{{cause="{cause}",model="{MODEL}"}} '
+    found = [line for line in text.splitlines() if line.startswith(prefix)]
+    return int(float(found[0].removeprefix(prefix))) if found else 0
+
+
+async def torment(host: Host, seconds: float) -> Counter[str]:
+    """Kill the worker, and stop it, each at its interval; return how often it was done.
+
+    A stopped one is spared by the kills: the host has to find it.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    kills = ((n * KILL_EVERY_S, "kill") for n in itertools.count(1))
+    stops = ((n * STOP_EVERY_S + STOP_AFTER_S, "suspend") for n in itertools.count(1))
+    todo = sorted(
+        [
+            *itertools.takewhile(lambda one: one[0] < seconds, kills),
+            *itertools.takewhile(lambda one: one[0] < seconds, stops),
+        ]
+    )
+    done: Counter[str] = Counter()
+    for at_s, what in todo:
+        await asyncio.sleep(max(0.0, began + at_s - loop.time()))
+        for worker in host.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if worker.status() != psutil.STATUS_STOPPED:
+                    getattr(worker, what)()
+                    done[what] += 1
+    return done
+
+
+async def stream_until(host: Host, over: asyncio.Event, expected: list[Answer]) -> int:
+    """Ask with every client until it is over; return how many answers came, each as expected."""
+    turns = itertools.count()
+    answered = 0
+
+    async def one(client: httpx.AsyncClient) -> None:
+        nonlocal answered
+        while not over.is_set():
+            number = next(turns) % len(PROMPTS)
+            assert await ask(client, number) == expected[number]
+            answered += 1
+
+    async with clients(host) as client, asyncio.TaskGroup() as tasks:
+        for _ in range(CLIENTS):
+            tasks.create_task(one(client))
+    return answered
+
+
+async def chaos(host: Host, seconds: float, expected: list[Answer]) -> tuple[int, Counter[str]]:
+    """Stream under torment; return how many answers came, and what was done to workers."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        streaming = tasks.create_task(stream_until(host, over, expected))
+        done = await torment(host, seconds)
+        over.set()
+    return streaming.result(), done
+
+
+async def settled(host: Host) -> None:
+    """Wait until nothing is under way."""
+
+    def quiet() -> bool:
+        if httpx.get(f"{host.url}/ready").status_code != 200:
+            return False
+        figures = ("rayhost_active_sequences", "rayhost_queued")
+        return all(host.metric(name, MODEL) == 0 for name in figures)
+
+    await soon(quiet, "a quiet host")
+
+
+async def test_clients_notice_nothing_of_workers_killed_and_stopped(host: Host) -> None:
+    before = footprint(host)  # of a host that nobody ever asked
+    expected = await undisturbed(host)
+    assert all(reason in ("stop", "length") for _, reason, _ in expected)
+    await chaos(host, KILL_EVERY_S + 1, expected)  # so that everything was used once
+    await settled(host)
+    front_mb, worker_mb = resident_mb(host.front), resident_mb(host.worker(MODEL))
+
+    killed = killed_by_now(host, "killed")
+    answered, done = await chaos(host, CHAOS_S, expected)
+
+    await settled(host)
+    assert answered >= CLIENTS
+    assert killed_by_now(host, "killed") - killed == done["kill"] >= CHAOS_S / KILL_EVERY_S / 2
+    # Each that was stopped, and none that was only slow.
+    assert killed_by_now(host, "hung") == done["suspend"] >= (CHAOS_S - 1) // STOP_EVERY_S
+    assert killed_by_now(host, "crashed") == 0
+    eventually(lambda: footprint(host) == before, f"what was held before: {before}")
+    assert resident_mb(host.front) < front_mb + 8
+    assert resident_mb(host.worker(MODEL)) < 1.2 * worker_mb + 8
+    async with clients(host) as client:
+        health = await client.get("/health")
+    assert health.status_code == 200, health.text
+    outcomes = {line["outcome"] for line in host.requests().values()}
+    assert outcomes <= {"stop", "length"}

@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 
 "${PYTHON:-python3.11}" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install --quiet --dry-run --ignore-installed \
-    --report "$work/report.json" -e '.[dev,hf]'
+    --report "$work/report.json" -e '.[dev,hf,otel]'
 "$work/venv/bin/python" - "$work/report.json" >"$work/constraints.txt" <<'PYTHON'
 import json
 import sys

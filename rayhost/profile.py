@@ -293,6 +293,10 @@ class Profile(Section, frozen=True):
     listen: Annotated[Listen, Meta(description="Where the HTTP server listens.")] = Listen()
     limits: Annotated[Limits, Meta(description="Bounds on requests and on shutdown.")] = Limits()
     cache: Annotated[Cache, Meta(description="Answers kept for identical requests.")] = Cache()
+    traces: Annotated[
+        bool,
+        Meta(description="Send OpenTelemetry spans, as OTEL_* variables say; needs rayhost[otel]."),
+    ] = False
     keys: Annotated[
         Source | None,
         Meta(

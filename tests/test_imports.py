@@ -34,5 +34,9 @@ def test_the_command_line_loads_no_library_of_its_verbs() -> None:
     assert loaded_after("import rayhost.cli.main", libraries) == set()
 
 
+def test_traces_are_loaded_only_where_they_are_on() -> None:
+    assert loaded_after("import rayhost.cli.service", {"opentelemetry"}) == set()
+
+
 def test_the_probe_sees_what_is_loaded() -> None:
     assert loaded_after("import msgspec", {"msgspec", "numpy"}) == {"msgspec"}

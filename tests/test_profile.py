@@ -84,7 +84,8 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "zzz": 5},
-            "zzz: unknown key; known are models, listen, limits, cache, keys, hooks, $schema",
+            "zzz: unknown key; known are models, listen, limits, cache, traces, keys, hooks, "
+            "$schema",
         ),
         (
             one_model(context=63),
@@ -132,7 +133,8 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "a\nb": 1},
-            '["a\\nb"]: unknown key; known are models, listen, limits, cache, keys, hooks, $schema',
+            '["a\\nb"]: unknown key; known are models, listen, limits, cache, traces, keys, hooks, '
+            "$schema",
         ),
         (
             {**one_model(), "hooks": {"on_ready": ["sh", "a\0b"]}},

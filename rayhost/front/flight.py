@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Callable
 
 from rayhost.front.lane import Lane
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing, Times
 from rayhost.front.run import ActiveRun
 
 
@@ -127,6 +127,11 @@ class Listener:
     def finish(self) -> Finish:
         """How it ended; only after the iteration ended normally."""
         return self.run.finish
+
+    @property
+    def times(self) -> Times:
+        """How far the run came, and when; it may be older than this request."""
+        return self.run.times
 
     def standing(self) -> Standing | None:
         """Return where the run waits; None once it is being answered."""

@@ -87,6 +87,15 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """How far a run came, and when: CLOCK_MONOTONIC nanoseconds, 0 for what did not come."""
+
+    arrived_ns: int
+    started_ns: int  # first step that computed any of it; known once it ended
+    first_token_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """How a run ended and what it cost, in tokens."""
 
@@ -160,6 +169,11 @@ class Run(Protocol):
 
     def standing(self) -> Standing | None:
         """Return where it waits; None once it is being answered."""
+        ...
+
+    @property
+    def times(self) -> Times:
+        """How far it came, and when."""
         ...
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from rayhost import clock
 from rayhost.errors import ApiError
 from rayhost.front.blame import Record
 from rayhost.front.fair import Claim
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing, Times
 from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
 
 
@@ -129,6 +129,11 @@ class ActiveRun:
         if self._finish is None:
             raise RuntimeError(f"run {self.request.id} has not finished: {self.outcome or 'runs'}")
         return self._finish
+
+    @property
+    def times(self) -> Times:
+        """How far it came, and when."""
+        return Times(self.arrived_ns, self.started_ns, self.first_token_ns)
 
     def standing(self) -> Standing | None:
         """Return where it waits; None once it is being answered."""

@@ -14,6 +14,7 @@ from rayhost.front.request import (
     Recalled,
     Run,
     Standing,
+    Times,
     WorkerHealth,
 )
 
@@ -53,6 +54,7 @@ class FakeRun:
         self.held = Flag()
         self.closed = Flag()
         self.places: list[Standing | None] = []
+        self.came = Times(0, 0, 0)
         self._pieces = pieces
         self._ending = ending
         self._error = error
@@ -75,6 +77,10 @@ class FakeRun:
         if not self._ended:
             raise RuntimeError("finish was read before the end")
         return self._ending
+
+    @property
+    def times(self) -> Times:
+        return self.came
 
     def standing(self) -> Standing | None:
         return self.places.pop(0) if self.places else None

@@ -25,6 +25,7 @@ class Outcome(msgspec.Struct, frozen=True):
     ttft_s: float | None = None  # None: no text came
     gaps_s: tuple[float, ...] = ()  # between events with text
     prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, as the server says
     generated_tokens: int = 0
     error: str = ""  # empty: a whole answer
     detail: str = ""
@@ -150,6 +151,7 @@ class Client:
             ttft_s=times[0] - began if times else None,
             gaps_s=tuple(after - before for before, after in itertools.pairwise(times)),
             prompt_tokens=reply.prompt_tokens,
+            cached_tokens=reply.cached_tokens,
             generated_tokens=reply.generated_tokens,
             error=error,
             detail=detail,

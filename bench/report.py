@@ -140,10 +140,13 @@ def _absolute_table(result: Result) -> list[str]:
             " · ".join(_number(spread(_column(side, figure))) for side in (ours, peers))
             for figure, _ in RATIOS
         ]
-        tokens = " · ".join(_number(spread([_tokens_each(f) for f in s])) for s in (ours, peers))
-        rows.append([case.workload, str(case.clients), *cells, tokens])
+        cells += [
+            " · ".join(_number(spread([figure(one) for one in side])) for side in (ours, peers))
+            for figure in (_cached_share, _tokens_each)
+        ]
+        rows.append([case.workload, str(case.clients), *cells])
     headings = [heading for _, heading in RATIOS]
-    return _table(["workload", "clients", *headings, "tokens an answer"], rows)
+    return _table(["workload", "clients", *headings, "prompt cached, %", "tokens an answer"], rows)
 
 
 def _column(figures: Sequence[Figures], name: str) -> list[float | None]:
@@ -153,6 +156,11 @@ def _column(figures: Sequence[Figures], name: str) -> list[float | None]:
 def _tokens_each(figures: Figures) -> float | None:
     whole = figures.calls - figures.failed
     return figures.generated_tokens / whole if whole else None
+
+
+def _cached_share(figures: Figures) -> float | None:
+    """Return how much of the prompts the server says it did not compute, in percent."""
+    return 100 * figures.cached_tokens / figures.prompt_tokens if figures.prompt_tokens else None
 
 
 def _spread(found: Spread | None) -> str:

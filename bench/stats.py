@@ -30,6 +30,7 @@ class Figures(msgspec.Struct, frozen=True):
     errors: dict[str, int]
     wall_s: float
     prompt_tokens: int
+    cached_tokens: int
     generated_tokens: int
     requests_per_s: float
     tokens_per_s: float
@@ -81,6 +82,7 @@ def figures(load: Load, memory: Memory) -> Figures:
         errors=dict(Counter(outcome.error for outcome in load.outcomes if outcome.error)),
         wall_s=load.wall_s,
         prompt_tokens=sum(outcome.prompt_tokens for outcome in whole),
+        cached_tokens=sum(outcome.cached_tokens for outcome in whole),
         generated_tokens=generated,
         requests_per_s=len(whole) / load.wall_s,
         tokens_per_s=generated / load.wall_s,

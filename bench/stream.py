@@ -17,9 +17,14 @@ class _Choice(msgspec.Struct, frozen=True):
     delta: _Delta = _Delta()
 
 
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
 class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_details: _Details = _Details()
 
 
 class _Chunk(msgspec.Struct, frozen=True):
@@ -50,6 +55,7 @@ class Reply:
         self.status = 0
         self.text_times: list[float] = []  # when each event with text came
         self.prompt_tokens = 0
+        self.cached_tokens = 0
         self.generated_tokens = 0
         self.done = False
         self._now = 0.0
@@ -115,4 +121,5 @@ class Reply:
         if chunk.usage is not None:
             self._usage_seen = True
             self.prompt_tokens = chunk.usage.prompt_tokens
+            self.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens
             self.generated_tokens = chunk.usage.completion_tokens

@@ -66,13 +66,13 @@ def unique(random: Random, clients: int, rounds: int) -> Traffic:
 
 def shared_prefix_cold(random: Random, clients: int, rounds: int) -> Traffic:
     """One long system prompt in front of different questions, seen for the first time."""
-    system: Message = {"role": "system", "content": _prose(random, SHARED_WORDS)}
+    system: Message = {"role": "system", "content": prose(random, SHARED_WORDS)}
     return _each(clients, rounds, lambda: Call((system, _user(_question(random))), ANSWER))
 
 
 def shared_prefix_warm(random: Random, clients: int, rounds: int) -> Traffic:
     """The same, after one call with that system prompt."""
-    system: Message = {"role": "system", "content": _prose(random, SHARED_WORDS)}
+    system: Message = {"role": "system", "content": prose(random, SHARED_WORDS)}
     warm_up = Call((system, _user(_question(random))), ANSWER)
     traffic = _each(clients, rounds, lambda: Call((system, _user(_question(random))), ANSWER))
     return msgspec.structs.replace(traffic, warm_up=(warm_up,))
@@ -113,7 +113,7 @@ def mixed(random: Random, clients: int, rounds: int) -> Traffic:
         count += 1
         if count % 4:
             return Call((_user(_question(random)),), ANSWER)
-        return Call((_user(f"{_prose(random, MIXED_WORDS)} {_question(random)}"),), SHORT)
+        return Call((_user(f"{prose(random, MIXED_WORDS)} {_question(random)}"),), SHORT)
 
     return _each(clients, rounds, call)
 
@@ -123,7 +123,7 @@ def long(random: Random, clients: int, rounds: int) -> Traffic:
     return _each(
         clients,
         rounds,
-        lambda: Call((_user(f"{_prose(random, LONG_WORDS)} {_question(random)}"),), SHORT),
+        lambda: Call((_user(f"{prose(random, LONG_WORDS)} {_question(random)}"),), SHORT),
     )
 
 
@@ -173,7 +173,7 @@ def _conversation(random: Random) -> list[Call]:
     for _ in range(TURNS):
         history.append(_user(_question(random)))
         calls.append(Call(tuple(history), ANSWER))
-        history.append({"role": "assistant", "content": _prose(random, ANSWER)})
+        history.append({"role": "assistant", "content": prose(random, ANSWER)})
     return calls
 
 
@@ -191,7 +191,7 @@ def _question(random: Random) -> str:
     )
 
 
-def _prose(random: Random, words: int) -> str:
+def prose(random: Random, words: int) -> str:
     """Return sentences of `words` words in all, about as many tokens."""
     sentences, left = [], words
     while left > 0:

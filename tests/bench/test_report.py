@@ -22,6 +22,7 @@ def figures(tokens_per_s: float, ttft_ms: float | None, errors: dict[str, int]) 
         errors=errors,
         wall_s=5.0,
         prompt_tokens=500,
+        cached_tokens=125,
         generated_tokens=400,
         requests_per_s=2.0,
         tokens_per_s=tokens_per_s,

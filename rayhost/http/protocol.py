@@ -5,7 +5,7 @@ one that cannot go on is told why in an OpenAI error. Used by `server` alone.
 
 uvicorn itself bounds only the idle time between requests. Here each connection carries a stamp of
 when its phase began, and the server looks at all of them once a second: two timers for each
-request, armed and cancelled, would cost more than the whole walk (see docs/performance.md).
+request, armed and cancelled, would cost more than the whole walk (figures in docs/architecture.md).
 """
 
 import asyncio

@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True):
     ubatch: int = 512
     kv_type: Literal["f16", "q8_0"] = "f16"
     kv_layout: Literal["split", "unified"] = "split"
-    flash_attention: bool = True
+    flash_attention: bool = False
 
 
 class Tuned(msgspec.Struct, frozen=True):

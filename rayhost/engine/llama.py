@@ -84,6 +84,7 @@ class LlamaEngine:
             concurrency=load.concurrency,
             batch=load.batch,
             chat=self.codec.has_chat,
+            streams=not self._unified,
             # A recurrent state cannot go back; of a sliding window the cells before it are gone.
             trims=not (
                 llama.llama_model_is_recurrent(self._model)

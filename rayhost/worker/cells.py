@@ -43,8 +43,12 @@ class Cells:
         self._now = now
         self._token_ns = 0.0  # of prefill, as last measured
 
-    def apply(self, begun: Iterable[Begin], token_ns: float) -> None:
-        """Carry the beginnings out, in their order; `token_ns` is what a prefill token takes."""
+    def apply(self, begun: Iterable[Begin], token_ns: float) -> bool:
+        """Carry the beginnings out, in their order; `token_ns` is what a prefill token takes.
+
+        Return False if one of them did not have what the plan counts on: then plan again.
+        """
+        sound = True
         self._token_ns = token_ns
         keep_until = self._now() + _KEEP_NS
         for sequence, source, lost in begun:
@@ -61,8 +65,10 @@ class Cells:
                 self._snapshots.discard(source.snapshot)
                 self._engine.truncate(sequence.slot, 0)
                 sequence.computed = sequence.reused = 0
+                sound = False
             else:
                 self._count(source, self._now() - before)
+        return sound
 
     def keep(self, slot: int, tokens: list[int]) -> None:
         """Put the cells of a slot, which hold `tokens`, into the snapshot store if worth it."""
@@ -86,7 +92,7 @@ class Cells:
         self._engine.truncate(slot, source.length)
 
     def _count(self, source: Source, took_ns: int) -> None:
-        if source.kind == "cold":
+        if source.kind not in _COUNTS:  # cold, or moved
             return
         requests, tokens, saved = _COUNTS[source.kind]
         self._status[requests] += 1

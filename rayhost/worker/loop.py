@@ -79,7 +79,12 @@ class StepLoop:
         facts = engine.facts
         self._cells = Cells(engine, snapshots, status, now)
         self.scheduler = Scheduler(
-            facts.concurrency, facts.batch, target_ns, snapshots, trims=facts.trims
+            facts.concurrency,
+            facts.batch,
+            target_ns,
+            snapshots,
+            trims=facts.trims,
+            streams=facts.streams,
         )
 
     def run(self) -> None:
@@ -104,8 +109,9 @@ class StepLoop:
         """One turn of the loop."""
         began = self._now()
         self._drain()
-        self._cells.apply(self.scheduler.begin(), self.scheduler.times.prefill_ns)
-        chunks = self.scheduler.plan()
+        begun, chunks = self.scheduler.plan()
+        while not self._cells.apply(begun, self.scheduler.times.prefill_ns):
+            begun, chunks = self.scheduler.plan()
         if chunks:
             self._compute(chunks, began)
         self._out.flush()

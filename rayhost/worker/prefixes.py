@@ -8,7 +8,7 @@ Copying cells costs about 4 µs a token, computing them 1 to 3 ms (docs/performa
 is all that counts, above a minimum that spares the fixed costs and the bookkeeping.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 from rayhost.worker.sequence import Sequence
@@ -17,7 +17,7 @@ from rayhost.worker.snapshots import Snapshot, Snapshots
 MIN_SHARED = 16  # tokens; a shorter beginning is computed again
 _BLOCK = 64
 
-Kind = Literal["cold", "idle", "busy", "ram", "disk"]
+Kind = Literal["cold", "idle", "busy", "ram", "disk", "moved"]
 
 
 class Source(NamedTuple):
@@ -41,7 +41,6 @@ class Place(NamedTuple):
 
     slot: int
     source: Source
-    promise: Promise | None
     lost: list[int]
 
 
@@ -70,32 +69,47 @@ class Prefixes:
         """Take back a slot whose cells hold these tokens."""
         self._idle[slot] = held
 
-    def place(self, tokens: list[int], running: Iterable[Sequence]) -> Place:
-        """Take an idle slot for a request.
+    def place(
+        self, tokens: list[int], running: Iterable[Sequence], beside: Collection[int] = ()
+    ) -> Place | Promise:
+        """Take an idle slot for a request, or return for whom it had better wait.
 
-        It goes on in the slot that holds most of its beginning if it replaces no more there than
-        it saves. Otherwise it takes the longest unused slot and gets a copy of its beginning, so
-        that both conversations stay.
+        Slots that leave the fewest gaps with those in use, `beside`, come first. Of these it goes
+        on in the one that holds most of its beginning if it replaces no more there than it saves.
+        Otherwise it takes the longest unused one and gets a copy of its beginning, so that both
+        conversations stay.
         """
         want = tokens[:-1]  # the last one is always computed, for its logits
-        usable = {slot: self._usable(held, want) for slot, held in self._idle.items()}
+        fewest = min(runs({*beside, slot}) for slot in self._idle)
+        usable = {
+            slot: self._usable(held, want)
+            for slot, held in self._idle.items()
+            if runs({*beside, slot}) == fewest
+        }
         slot = max(usable, key=lambda slot: (usable[slot], -len(self._idle[slot])))
         if usable[slot] < MIN_SHARED or 2 * usable[slot] < len(self._idle[slot]):
-            slot = next(iter(self._idle))
-        held = self._idle.pop(slot)
+            slot = next(iter(usable))
         own = Source("idle", usable[slot], slot) if usable[slot] else Source("cold")
-        source, promise = self.find(tokens, running, own)
-        kept = source.length if source.slot == slot and promise is None else 0
-        return Place(slot, source, promise, held if len(held) - kept >= MIN_SHARED else [])
+        source, promise = self._find(want, running, own)
+        if promise is not None:
+            return promise
+        held = self._idle.pop(slot)
+        kept = source.length if source.slot == slot else 0
+        return Place(slot, source, held if len(held) - kept >= MIN_SHARED else [])
 
-    def find(
-        self, tokens: list[int], running: Iterable[Sequence], own: Source
-    ) -> tuple[Source, Promise | None]:
-        """Return the best beginning of a request beside `own`, or who is about to have a better.
+    def move(self, held: list[int], slot: int, to: int) -> list[int]:
+        """Let a sequence go from one slot to an idle one; return what is lost there.
 
-        `running` are the sequences it may wait for: those that came before it.
+        What it leaves behind is good for other requests, but the first to be replaced.
         """
-        want = tokens[:-1]
+        lost = self._idle.pop(to)
+        self._idle = {slot: held, **self._idle}
+        return lost if len(lost) >= MIN_SHARED else []
+
+    def _find(
+        self, want: list[int], running: Iterable[Sequence], own: Source
+    ) -> tuple[Source, Promise | None]:
+        """Return the best beginning of a request beside `own`, or who is about to have a better."""
         best, promise = own, None
         for slot, held in self._idle.items():
             best = _longer(best, Source("idle", self._usable(held, want), slot))
@@ -105,7 +119,7 @@ class Prefixes:
             best = _longer(best, Source("busy", ready, other.slot))
             if other.computed < shared and (promise is None or shared > promise.length):
                 promise = Promise(other, shared)
-        snapshot, length = self._snapshots.best(tokens, exact=not self._trims)
+        snapshot, length = self._snapshots.best([*want, 0], exact=not self._trims)
         if snapshot is not None:
             best = _longer(best, Source(snapshot.tier, length, snapshot=snapshot))
         if best.length < own.length + MIN_SHARED:
@@ -137,6 +151,27 @@ class Prefixes:
         if self._trims:
             return min(shared, other.computed)
         return other.computed if other.computed <= shared else 0
+
+
+def runs(slots: Collection[int]) -> int:
+    """Return how many runs of neighbours the slots form."""
+    return sum(slot - 1 not in slots for slot in slots)
+
+
+def closer(used: Collection[int], idle: Collection[int], slots: int) -> list[tuple[int, int]]:
+    """Return the fewest moves, (from, to), that make neighbours of the slots in use.
+
+    Only idle slots are moved to. None where they are neighbours already, or cannot be.
+    """
+    best: list[tuple[int, int]] | None = None
+    for start in range(slots - len(used) + 1):
+        window = range(start, start + len(used))
+        outside = [slot for slot in used if slot not in window]
+        free = [slot for slot in window if slot not in used]
+        possible = all(slot in idle for slot in free)
+        if possible and (best is None or len(outside) < len(best)):
+            best = list(zip(outside, free, strict=True))
+    return best or []
 
 
 def _longer(best: Source, other: Source) -> Source:

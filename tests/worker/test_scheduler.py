@@ -37,6 +37,10 @@ def compute(scheduler: Scheduler, chunks: list[Chunk]) -> None:
                 scheduler.remove(chunk.sequence)
 
 
+def prefills_of(chunks: list[Chunk]) -> list[Chunk]:
+    return [chunk for chunk in chunks if not chunk.sequence.decoding]
+
+
 def check(scheduler: Scheduler, chunks: list[Chunk], slots: int, batch: int) -> None:
     """Everything that holds for a plan, whatever came before it."""
     running, waiting = scheduler.running, list(scheduler.waiting)
@@ -46,7 +50,8 @@ def check(scheduler: Scheduler, chunks: list[Chunk], slots: int, batch: int) -> 
     assert len(set(held)) == len(held), "a slot is shared"
     assert all(0 <= slot < slots for slot in held)
     assert all(s.slot == -1 for s in waiting)
-    assert not waiting or len(running) == slots, "a slot is free and somebody waits"
+    if waiting and len(running) < slots:
+        assert prefills_of(chunks), "a slot is free, nobody prefills, and somebody waits"
 
     assert sum(chunk.size for chunk in chunks) <= batch
     for chunk in chunks:
@@ -95,8 +100,7 @@ def test_whatever_comes_and_goes_every_plan_is_sound_and_everybody_finishes(
     number = tokens_left = 0
 
     def step(step_ns: int) -> None:
-        scheduler.begin()
-        chunks = scheduler.plan()
+        chunks = scheduler.plan().chunks
         check(scheduler, chunks, slots, batch)
         decoding = sum(chunk.sequence.decoding for chunk in chunks)
         compute(scheduler, chunks)
@@ -120,7 +124,7 @@ def test_whatever_comes_and_goes_every_plan_is_sound_and_everybody_finishes(
         step(10**9)
     assert not scheduler.busy
     scheduler.add(sequence(number))
-    scheduler.begin()
+    scheduler.plan()
     assert len(scheduler.running) == 1
 
 
@@ -129,11 +133,11 @@ def test_slots_go_to_those_who_came_first() -> None:
     first, second, third = sequence(1), sequence(2), sequence(3)
     for arriving in (first, second, third):
         scheduler.add(arriving)
-    scheduler.begin()
+    scheduler.plan()
     assert scheduler.running == [first, second]
     slot = first.slot
     scheduler.remove(first)
-    assert [begun.sequence for begun in scheduler.begin()] == [third]
+    assert [begun.sequence for begun in scheduler.plan().begun] == [third]
     assert scheduler.running == [second, third]
     assert third.slot == slot
 
@@ -142,21 +146,18 @@ def test_a_long_prompt_is_computed_in_chunks_beside_a_decoding_sequence() -> Non
     scheduler = Scheduler(2, 64, TARGET_NS, Snapshots(0))
     decoding, arriving = sequence(1, max_tokens=100), sequence(2, prompt=200)
     scheduler.add(decoding)
-    scheduler.begin()
-    compute(scheduler, scheduler.plan())
+    compute(scheduler, scheduler.plan().chunks)
     scheduler.times.learn(0, 1, TARGET_NS // 2)
     scheduler.times.learn(10, 0, 10 * TARGET_NS // 60)  # 30 tokens fit into the other half
     scheduler.add(arriving)
-    scheduler.begin()
-    assert scheduler.plan() == [Chunk(decoding, 1, True), Chunk(arriving, 30, False)]
+    assert scheduler.plan().chunks == [Chunk(decoding, 1, True), Chunk(arriving, 30, False)]
 
 
 def test_alone_a_prompt_gets_the_whole_batch() -> None:
     scheduler = Scheduler(2, 64, TARGET_NS, Snapshots(0))
     arriving = sequence(1, prompt=200)
     scheduler.add(arriving)
-    scheduler.begin()
-    assert scheduler.plan() == [Chunk(arriving, 64, False)]
+    assert scheduler.plan().chunks == [Chunk(arriving, 64, False)]
 
 
 def test_a_resumed_run_is_due_when_prompt_and_answer_so_far_are_computed() -> None:
@@ -164,8 +165,7 @@ def test_a_resumed_run_is_due_when_prompt_and_answer_so_far_are_computed() -> No
     resumed = sequence(1, prompt=10, max_tokens=20)
     resumed.tokens += [2] * 5
     scheduler.add(resumed)
-    scheduler.begin()
-    assert scheduler.plan() == [Chunk(resumed, 15, True)]
+    assert scheduler.plan().chunks == [Chunk(resumed, 15, True)]
 
 
 def test_removing_one_that_waits_frees_no_slot() -> None:
@@ -173,7 +173,7 @@ def test_removing_one_that_waits_frees_no_slot() -> None:
     running, waiting = sequence(1), sequence(2)
     scheduler.add(running)
     scheduler.add(waiting)
-    scheduler.begin()
+    scheduler.plan()
     scheduler.remove(waiting)
     assert scheduler.find(2) is None
     assert scheduler.find(1) is running

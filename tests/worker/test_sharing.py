@@ -141,7 +141,7 @@ def test_who_comes_late_joins_the_prefill_under_way() -> None:
 
 
 def test_followers_find_another_way_when_their_leader_leaves() -> None:
-    rig = rig_of(3, batch=20)
+    rig = rig_of(3, batch=24)
     for number in range(3):
         rig.start(number, [*SYSTEM, number], 2)
     rig.loop.step()

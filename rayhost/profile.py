@@ -221,10 +221,10 @@ class ModelProfile(Section, frozen=True):
             ge=1,
             le=60_000,
             description="Longest step, in milliseconds, while requests are receiving tokens: "
-            "prefill of others gets what decoding leaves of it. Up to 8 times that when more "
-            "requests wait for their first token than receive.",
+            "prefill of others gets what decoding leaves of it. Up to 8 times that, once, for a "
+            "burst of short prompts that is twice as many.",
         ),
-    ] = 100
+    ] = 150
     snapshots: Annotated[
         Snapshots, Meta(description="What is kept of the KV cells of past requests.")
     ] = Snapshots()

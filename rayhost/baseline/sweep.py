@@ -128,6 +128,7 @@ def plan(
         cpus=cpu.ids,
         kv_type="f16",
         kv_layout="split",
+        flash_attention=False,  # as served (`calibration.Settings`)
         inter_token_ms=100,
         log_format="json",
     )

@@ -136,7 +136,7 @@ def _plan(model: "ModelProfile", base: Path, style: LogFormat) -> "Load | Rayhos
         inter_token_ms=model.inter_token_ms,
         log_format=style.value,
         ubatch=settings.ubatch,
-        flash_attention=settings.flash_attention,
+        flash_attention=settings.flash,
         snapshot_bytes=model.snapshots.ram_mb << 20,
         snapshot_dir=(
             str(store.root / "snapshots" / model.name) if model.snapshots.disk_mb else ""

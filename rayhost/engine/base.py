@@ -46,7 +46,9 @@ class Facts:
     concurrency: int
     batch: int
     chat: bool
-    streams: bool = True  # each slot has its own cells, and neighbours in a batch are computed at once
+    streams: bool = (
+        True  # each slot has its own cells, and neighbours in a batch are computed at once
+    )
     trims: bool = True  # cells behind a position can be dropped, and those before it stay good
 
 

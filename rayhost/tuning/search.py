@@ -113,7 +113,7 @@ def axes(cores: int, cpus: int) -> tuple[tuple[dict[str, Any], ...], ...]:
     return (
         tuple({"threads": count} for count in threads if count != cores),
         ({"kv_layout": "unified"},),
-        ({"kv_type": "q8_0"}, {"flash_attention": False}),
+        ({"kv_type": "q8_0"}, {"flash_attention": True}),
         ({"ubatch": 64}, {"ubatch": 128}),
     )
 

@@ -146,7 +146,7 @@ class Trials:
             inter_token_ms=100,
             log_format="json",
             ubatch=settings.ubatch,
-            flash_attention=settings.flash_attention,
+            flash_attention=settings.flash,
         )
 
 

@@ -3,7 +3,7 @@
 There is no prefill phase and no decode phase: each step lets `computed` chase `len(tokens)` under
 one token budget, decoding sequences first, then prefill chunks in order of arrival. While anything
 decodes, the prefill share is what fits into the profile's inter-token time at the measured speed;
-into a multiple of it where more sequences wait for their first token than for the next.
+more only for a burst of short prompts.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshots import Snapshots
 
 MIN_CHUNK = 16  # prefill goes on even where one decode step already takes the whole target
-_MOST_PATIENCE = 2.0  # times the inter-token target
+_BURST = 8  # inter-token targets that one step may take for a burst of short prompts
 _MOST_MOVED = 4096  # tokens whose cells one step may copy between slots: about 20 ms
 _MEMORY = 0.8  # weight of the past in the moving averages: follows a change within ten steps
 
@@ -156,15 +156,26 @@ class Scheduler:
         return Plan(begun, [self._cut(chunk) for chunk in chunks])
 
     def _room(self, decoding: int) -> int:
-        """Return how many tokens of prefill the next step may have."""
+        """Return how many tokens of prefill the next step may have beside those decoding.
+
+        After a burst of short prompts the few that decode already stand still once, for more first
+        tokens than there are of them, instead of haltingly; a long prompt never stops anybody.
+        """
         room = self._batch - decoding
         if decoding == 0:
             return room
-        # Who waits for a first token counts as much as who waits for the next one: after a burst
-        # of arrivals, the few that are decoding stand still once instead of haltingly.
-        hoping = len(self.running) - decoding + len(self.waiting)
-        patience = min(max(1.0, hoping / decoding), _MOST_PATIENCE)
-        return self.times.chunk(round(patience * self._target_ns), room)
+        usual = self.times.chunk(self._target_ns, room)
+        most = self.times.chunk(_BURST * self._target_ns, room)
+        firsts = tokens = 0
+        for sequence in self:
+            if sequence.decoding:
+                continue
+            shared = sequence.fork_at if sequence.leader else 0
+            if tokens + sequence.missing - shared > most:
+                break
+            tokens += sequence.missing - shared
+            firsts += 1
+        return max(usual, tokens) if firsts >= 2 * decoding else usual
 
     def _add(self, chunks: list[Chunk], sequence: Sequence, room: int) -> int:
         """Add a chunk of a sequence that is not decoding; return its size."""

@@ -52,7 +52,7 @@ def test_what_the_profile_says_itself_wins(home: Home) -> None:
 def test_a_reproducible_model_gets_the_cache_that_makes_it_so(home: Home) -> None:
     settings = home.choice(reproducible=True)[1]
     assert (settings.kv_type, settings.kv_layout) == ("q8_0", "split")
-    assert settings.flash_attention
+    assert settings.flash
 
 
 @pytest.mark.parametrize("given", [{"threads": 2}, {"cpus": (0,)}])
@@ -84,8 +84,8 @@ def test_a_variant_that_is_gone_is_told_of_and_not_missed(home: Home) -> None:
 def test_cells_of_q8_0_get_the_flash_attention_they_need(home: Home) -> None:
     without = Settings(flash_attention=False)
     home.records.save_tuned("m", msgspec.structs.replace(home.tuned, settings=without))
-    assert home.choice(kv=Kv("q8_0", "auto"))[1].flash_attention
-    assert not home.choice()[1].flash_attention
+    assert home.choice(kv=Kv("q8_0", "auto"))[1].flash
+    assert not home.choice()[1].flash
 
 
 def test_a_dry_run_changes_nothing_and_tells_its_worth(home: Home) -> None:

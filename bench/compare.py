@@ -54,6 +54,14 @@ class Flags(StrEnum):
     STOCK = "stock"
 
 
+class Flash(StrEnum):
+    """Whether the peer computes attention in one kernel."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 class Layout(StrEnum):
     """How both hold the KV cache."""
 
@@ -111,6 +119,9 @@ def main(
     peer_flags: Annotated[
         Flags, typer.Option(help="same: CMAKE_ARGS, CFLAGS and CXXFLAGS of here; stock: none.")
     ] = Flags.SAME,
+    peer_flash: Annotated[
+        Flash, typer.Option(help="llama-server's flash attention; auto, its default, is on.")
+    ] = Flash.AUTO,
     results: Annotated[Path, typer.Option(help="Where the two files go.")] = RESULTS,
     logs: Annotated[
         Path | None, typer.Option(help="Keep here what the servers print; else nowhere.")
@@ -138,6 +149,7 @@ def main(
                 slots=slots,
                 threads=threads or machine.physical_cores(),
                 kv_layout=kv_layout,
+                peer_flash=peer_flash,
             )
             launches = (servers.rayhost(settings, folder), launch(other, settings))
             runs: list[Run] = []

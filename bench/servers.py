@@ -25,7 +25,7 @@ POLL_S = 0.02
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What both serve, and with what. Flash attention is on and the KV cache f16 in both."""
+    """What both serve, and with what. The KV cache is f16 in both."""
 
     model: str  # the file
     name: str  # what requests call it
@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True):
     slots: int
     threads: int
     kv_layout: str  # split or unified
+    peer_flash: str = "auto"  # llama-server's flash attention: auto, its default, on or off
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -76,7 +77,7 @@ def llama_flags(settings: Settings) -> tuple[str, ...]:
         *("--model", settings.model, "--alias", settings.name),
         *("--ctx-size", str(settings.context * settings.slots), "--parallel", str(settings.slots)),
         *("--threads", str(settings.threads), "--threads-batch", str(settings.threads)),
-        *("--flash-attn", "on", "--cache-type-k", "f16", "--cache-type-v", "f16", unified),
+        *("--flash-attn", settings.peer_flash, "--cache-type-k", "f16", "--cache-type-v", "f16", unified),
         *("--n-gpu-layers", "0", "--host", "127.0.0.1", "--port", "0", "--offline"),
     )
 

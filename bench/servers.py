@@ -77,7 +77,15 @@ def llama_flags(settings: Settings) -> tuple[str, ...]:
         *("--model", settings.model, "--alias", settings.name),
         *("--ctx-size", str(settings.context * settings.slots), "--parallel", str(settings.slots)),
         *("--threads", str(settings.threads), "--threads-batch", str(settings.threads)),
-        *("--flash-attn", settings.peer_flash, "--cache-type-k", "f16", "--cache-type-v", "f16", unified),
+        *(
+            "--flash-attn",
+            settings.peer_flash,
+            "--cache-type-k",
+            "f16",
+            "--cache-type-v",
+            "f16",
+            unified,
+        ),
         *("--n-gpu-layers", "0", "--host", "127.0.0.1", "--port", "0", "--offline"),
     )
 

@@ -43,7 +43,7 @@ def test_llama_server_gets_the_same_settings() -> None:
     given = dict(itertools.pairwise(flags))
     assert given["--ctx-size"] == "4096"  # of all slots together
     assert (given["--parallel"], given["--threads"], given["--threads-batch"]) == ("4", "3", "3")
-    assert (given["--flash-attn"], given["--cache-type-k"]) == ("on", "f16")
+    assert (given["--flash-attn"], given["--cache-type-k"]) == ("auto", "f16")
     assert "--kv-unified" in flags
 
 

@@ -4,6 +4,7 @@ Writes `<date>-<cpu>.json`, everything measured, and `.md`, the tables of it. Ex
 load generator was the bottleneck, nothing is written; 1: a server or the peer's build failed.
 """
 
+import os
 import shlex
 import signal
 import sys
@@ -23,6 +24,7 @@ from bench.peer import Peer, PeerFailed
 from bench.report import Case, Overload, Result, Run, Side
 from bench.servers import Launch, ServerFailed, Settings
 from bench.traffic import WORKLOADS
+from rayhost.errors import RayhostError
 from rayhost.models import catalog
 from rayhost.models.store import Store, default_root
 
@@ -139,6 +141,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="rayhost-bench-") as temporary:
         folder = logs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        results.mkdir(parents=True, exist_ok=True)  # not found out after minutes of measuring
         try:
             other = peer.llama_server(peer_flags, say) if kind == Kind.LLAMA_SERVER else None
             other = other or peer.xllamacpp(say)
@@ -151,6 +154,8 @@ def main(
                 kv_layout=kv_layout,
                 peer_flash=peer_flash,
             )
+            # The very file and settings named here, whatever was tuned on this machine.
+            os.environ["RAYHOST_HOME"] = temporary
             launches = (servers.rayhost(settings, folder), launch(other, settings))
             runs: list[Run] = []
             overloads: list[Overload] = []
@@ -163,7 +168,7 @@ def main(
         except Bottleneck as error:
             say(f"bench: refusing to report: {error}")
             raise typer.Exit(3) from None
-        except (PeerFailed, ServerFailed) as error:
+        except (PeerFailed, ServerFailed, RayhostError) as error:
             say(f"bench: {error}")
             raise typer.Exit(1) from None
     ours = Side("rayhost", "this checkout", peer.own_system_info(), launches[0].argv)

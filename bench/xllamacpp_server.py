@@ -20,7 +20,10 @@ def parameters(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     params.n_parallel = settings["slots"]
     params.cpuparams.n_threads = settings["threads"]
     params.cpuparams_batch.n_threads = settings["threads"]
-    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    flash = {"auto": "AUTO", "on": "ENABLED", "off": "DISABLED"}[settings["peer_flash"]]
+    params.flash_attn_type = getattr(
+        xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{flash}"
+    )
     params.kv_unified = settings["kv_layout"] == "unified"
     params.n_gpu_layers = 0
     params.port = 0

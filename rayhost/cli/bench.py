@@ -52,7 +52,10 @@ def bench(
     else:
         Console().print(report.render(found), highlight=False)
     try:
-        calibration.Calibrations(store.root, host).save_baseline(found)
+        if told := report.noise(found.quiet):
+            typer.echo(f"not kept as this machine's calibration: {told}", err=True)
+        else:
+            calibration.Calibrations(store.root, host).save_baseline(found)
         if html is not None:
             html.write_text(pages.page(found), encoding="utf-8")
     except OSError as error:

@@ -96,6 +96,11 @@ class Search:
             own = self._own_quality()
         except ChildFailed as error:
             raise RayhostError(f"{self.served}: cannot be measured: {error}") from error
+        if own is not None and self.limits.broken(own):
+            raise RayhostError(
+                f"{self.reference}: is not {self.served.name} in higher precision: their answers "
+                f"differ too much ({', '.join(self.limits.broken(own))})"
+            )
         self._note(source, own)
         trials = []
         for number, weights in enumerate(self.weights, 1):
@@ -186,15 +191,18 @@ class Search:
         return trial
 
     def _outcome(self, source: Trial, best: Trial) -> Outcome:
+        unchanged = Outcome(
+            None, None, source.settings, None, source.figures, source.figures, None,
+            tuple(self._tried),
+        )  # fmt: skip
         if best is source:
-            return Outcome(
-                None, None, source.settings, None, source.figures, source.figures, None,
-                tuple(self._tried),
-            )  # fmt: skip
+            return unchanged
         path = self._paths[best.weights]
         gain, before, after = self.bench.pairs(
             self.goal, (self.served, Settings()), (path, best.settings), PAIRS
         )
+        if gain.median <= 1.0:  # what won a single trial lost in turn with the file as it is
+            return unchanged
         judged = self.bench.judge(self.reference, path, best.settings)
         return Outcome(
             weights=best.weights,

@@ -51,7 +51,9 @@ def _used() -> Metrics:
         *("m", 0, 0, 0, 0, 0.0, 0.0),
         rss_bytes=1,
         queued_by_priority={"normal": 0},
+        reused_requests={"idle": 0},
         reused_tokens={"idle": 0},
+        saved_seconds={"idle": 0.0},
     )
     metrics.watch(lambda: [reading], lambda: FrontReading(0, 0))
     return metrics

@@ -29,7 +29,9 @@ class WorkerReading:
     snapshots: int = 0  # in memory
     snapshot_bytes: int = 0
     queued_by_priority: Mapping[str, int] = field(default_factory=dict)
-    reused_tokens: Mapping[str, int] = field(default_factory=dict)  # by where they came from
+    reused_requests: Mapping[str, int] = field(default_factory=dict)  # by where cells came from
+    reused_tokens: Mapping[str, int] = field(default_factory=dict)
+    saved_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,24 @@ _WORKER_BY: tuple[tuple[_Kind, str, str, str, str], ...] = (
     ),
     (
         CounterMetricFamily,
+        "reused_requests",
+        "Requests that began with KV cells computed before, by where those came from.",
+        "source",
+        "reused_requests",
+    ),
+    (
+        CounterMetricFamily,
         "reused_tokens",
-        "Prompt tokens that were not computed again, by where their KV cells came from.",
+        "Tokens that were not computed again, by where their KV cells came from.",
         "source",
         "reused_tokens",
+    ),
+    (
+        CounterMetricFamily,
+        "reuse_saved_seconds",
+        "Prefill that this spared, at the speed measured last, less what the copies took.",
+        "source",
+        "saved_seconds",
     ),
 )
 

@@ -98,6 +98,7 @@ class LlamaEngine:
                 llama_cpp.__version__,
                 llama.llama_print_system_info().decode(),
                 f"{load.kv_type} {load.kv_layout} flash_attention={load.flash_attention}",
+                f"context={load.context}",  # a longer snapshot could not be restored
             )
         )
         self._logits_place = (0, 0)

@@ -48,27 +48,20 @@ class Cells:
 
         Return False if one of them did not have what the plan counts on: then plan again.
         """
-        sound = True
+        empty: set[int] = set()  # slots that did not get the cells that the plan counts on
         self._token_ns = token_ns
         keep_until = self._now() + _KEEP_NS
         for sequence, source, lost in begun:
             if lost and self._now() < keep_until:
                 self.keep(sequence.slot, lost)
             before = self._now()
-            try:
-                self._give(sequence.slot, source)
-            except EngineFailed as error:
-                if source.snapshot is None:
-                    raise
-                # Maybe from a disk that lies: the request computes what the snapshot did not give.
-                _log.warning("snapshot refused", reason=str(error), tier=source.kind)
-                self._snapshots.discard(source.snapshot)
-                self._engine.truncate(sequence.slot, 0)
-                sequence.computed = sequence.reused = 0
-                sound = False
-            else:
+            if source.slot not in empty and self._given(sequence.slot, source):
                 self._count(source, self._now() - before)
-        return sound
+            else:
+                self._engine.truncate(sequence.slot, 0)
+                sequence.computed = sequence.reused = sequence.checkpoint = 0
+                empty.add(sequence.slot)
+        return not empty
 
     def keep(self, slot: int, tokens: list[int]) -> None:
         """Put the cells of a slot, which hold `tokens`, into the snapshot store if worth it."""
@@ -81,6 +74,19 @@ class Cells:
         """Show how much the snapshot store holds."""
         self._status[Word.SNAPSHOTS] = len(self._snapshots)
         self._status[Word.SNAPSHOT_BYTES] = self._snapshots.bytes_used
+
+    def _given(self, slot: int, source: Source) -> bool:
+        """Give a slot its cells; False where a snapshot is refused, which is forgotten then."""
+        try:
+            self._give(slot, source)
+        except EngineFailed as error:
+            if source.snapshot is None:
+                raise
+            # Maybe from a disk that lies: the request computes what the snapshot did not give.
+            _log.warning("snapshot refused", reason=str(error), tier=source.kind)
+            self._snapshots.discard(source.snapshot)
+            return False
+        return True
 
     def _give(self, slot: int, source: Source) -> None:
         if source.snapshot is not None:

@@ -100,7 +100,7 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
     _thread("reader", _read_forever, end.receiver, steps, prompts)
     saver = warm.Saver(files, snapshots, load.snapshot_dir_bytes) if files else None
     if saver:
-        _thread("saver", saver.run)
+        saver.start()
     loop = StepLoop(
         engine=engine,
         codec=engine.codec,
@@ -112,9 +112,9 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
         save=saver.beat if saver else _nothing,
     )
     loop.run()
-    if files:
+    if saver:
         loop.keep_all()
-        files.save(snapshots.hottest(load.snapshot_dir_bytes))
+        saver.close()
 
 
 def _nothing() -> None:

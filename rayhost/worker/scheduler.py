@@ -146,7 +146,9 @@ class Scheduler:
                 continue
             place = self._prefixes.place(sequence.tokens, self.running, self._in_use(chunks))
             if isinstance(place, Promise):
-                sequence.leader, sequence.fork_at = place
+                sequence.leader, sequence.fork_at = leader, at = place
+                if not self._trims:  # its cells are good for others nowhere but there
+                    leader.checkpoint = leader.checkpoint or at
                 continue
             self.waiting.remove(sequence)
             self.running.append(sequence)
@@ -194,7 +196,9 @@ class Scheduler:
     def _begin(self, sequence: Sequence, place: Place) -> None:
         sequence.slot = place.slot
         sequence.computed = place.source.length
-        sequence.reused = min(place.source.length, sequence.n_prompt)
+        # What a resumed run finds is mostly its own.
+        resumed = sequence.n_generated > 0
+        sequence.reused = 0 if resumed else min(place.source.length, sequence.n_prompt - 1)
         others = (other for other in self.running if other is not sequence)
         sequence.checkpoint = self._prefixes.checkpoint(
             sequence.tokens, others, place.source.length

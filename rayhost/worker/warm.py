@@ -5,15 +5,16 @@ disk on a thread of its own, since disks block.
 """
 
 import queue
+import threading
 from collections.abc import Sequence
 
 import structlog
 
 from rayhost import clock
-from rayhost.engine.base import Codec, Engine, LoadError, PromptError
+from rayhost.engine.base import Codec, Engine, EngineFailed, LoadError, PromptError
 from rayhost.worker.prefixes import common
 from rayhost.worker.snapshot_files import SnapshotFiles
-from rayhost.worker.snapshots import Snapshot, Snapshots
+from rayhost.worker.snapshots import TOKEN_BYTES, Snapshot, Snapshots
 
 SAVE_EVERY_NS = 60_000_000_000
 
@@ -28,7 +29,18 @@ class Saver:
         self._snapshots = snapshots
         self._limit = limit_bytes
         self._next_ns = clock.now_ns() + SAVE_EVERY_NS
-        self._offers: queue.SimpleQueue[Sequence[Snapshot]] = queue.SimpleQueue()
+        self._offers: queue.SimpleQueue[Sequence[Snapshot] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self.run, name="saver", daemon=True)
+
+    def start(self) -> None:
+        """Begin to listen for offers."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Write what is hottest now, after whatever is being written, and end."""
+        self._offers.put(self._snapshots.hottest(self._limit))
+        self._offers.put(None)
+        self._thread.join()
 
     def beat(self) -> None:
         """Have them written if it is time. For the step thread, which alone reads the store."""
@@ -37,9 +49,9 @@ class Saver:
             self._offers.put(self._snapshots.hottest(self._limit))
 
     def run(self) -> None:
-        """Write what is offered, for ever: a thread's target."""
-        while True:
-            self._files.save(self._offers.get())
+        """Write what is offered until closed: the thread's target."""
+        while (offer := self._offers.get()) is not None:
+            self._files.save(offer)
 
 
 def prepare(
@@ -84,15 +96,29 @@ def beginning(codec: Codec, text: str, *, chat: bool) -> list[int]:
 
 def _hold(engine: Engine, snapshots: Snapshots, tokens: list[int]) -> bool:
     """Pin the cells of these tokens, computed if they are not here yet; tell if they fit."""
-    found, length = snapshots.best([*tokens, 0], exact=True)
-    if found is not None and length == len(tokens):
-        return snapshots.add(found, pinned=True)
-    batch = engine.batch
-    for start in range(0, len(tokens), batch.capacity):
-        batch.clear()
-        batch.add(0, tokens[start : start + batch.capacity], start, due=False)
-        engine.decode()
+    found, length = snapshots.best([*tokens, 0], exact=not engine.facts.trims)
+    if found is None or length < len(tokens) or not _restored(engine, found, length):
+        began = clock.now_ns()
+        batch = engine.batch
+        for start in range(0, len(tokens), batch.capacity):
+            batch.clear()
+            batch.add(0, tokens[start : start + batch.capacity], start, due=False)
+            engine.decode()
+        saved_ms = (clock.now_ns() - began) / 1e6
+    else:
+        saved_ms = found.saved_ms * len(tokens) * TOKEN_BYTES / len(found.tokens)
     state = engine.snapshot(0)
     engine.truncate(0, 0)
-    # What it saves is not measured here: pinned, it needs no rank.
-    return snapshots.put(tokens, state, 0.0, pinned=True)
+    return snapshots.put(tokens, state, saved_ms, pinned=True)
+
+
+def _restored(engine: Engine, snapshot: Snapshot, length: int) -> bool:
+    """Put the first `length` tokens of a snapshot into slot 0, if the engine takes it."""
+    try:
+        engine.restore(0, snapshot.state)
+    except EngineFailed as error:
+        _log.warning("snapshot refused", reason=str(error), tier=snapshot.tier)
+        engine.truncate(0, 0)
+        return False
+    engine.truncate(0, length)
+    return True

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rayhost.engine.base import EngineFailed, State
 from rayhost.ipc.status import Word
 from rayhost.worker.snapshots import Snapshots
 from tests.worker.fake_engine import VOCABULARY, FakeEngine, reference
@@ -169,3 +171,40 @@ def test_without_trimming_the_second_request_leaves_a_copy_for_the_third() -> No
     assert ask(rig, 1, [*SYSTEM, 1, 2]) == 0
     assert ask(rig, 2, [*SYSTEM, 3, 4]) == 0
     assert ask(rig, 3, [*SYSTEM, 5, 6]) == len(SYSTEM)
+
+
+@pytest.mark.parametrize("trims", [True, False])
+def test_who_follows_a_refused_snapshot_computes_it_too(trims: bool) -> None:
+    class Choosy(FakeEngine):
+        def restore(self, slot: int, state: State) -> None:
+            if self.choosy:
+                raise EngineFailed("not these bytes")
+            super().restore(slot, state)
+
+        choosy = True
+
+        def copy(self, source: int, target: int, length: int) -> None:
+            self.choosy = False
+            super().copy(source, target, length)
+            self.choosy = True
+
+    engine = Choosy(slots=2, context=CONTEXT, batch=64, trims=trims)
+    snapshots = Snapshots(10_000, trims=trims)
+    snapshots.put(SYSTEM, np.zeros(200, np.uint8), 100.0)
+    rig = Rig(engine, snapshots)
+    for number in (1, 2):
+        rig.start(number, [*SYSTEM, number, 9], 4)
+    rig.finish()
+    for number in (1, 2):
+        assert rig.told(number).result == reference(
+            [*SYSTEM, number, 9], 4, GREEDY, context=CONTEXT
+        )
+    assert len(snapshots) == 0 or not trims
+
+
+def test_a_burst_leaves_its_beginning_for_those_who_come_after_it() -> None:
+    rig = rig_of(4, trims=False, room=10_000)
+    for number in range(4):
+        rig.start(number, [*SYSTEM, number, 9], 2)
+    rig.finish()
+    assert ask(rig, 9, [*SYSTEM, 7, 7]) == len(SYSTEM)

@@ -84,17 +84,23 @@ def test_a_preload_without_room_is_left_out() -> None:
     assert engine.cells[0] == []
 
 
-def test_what_was_computed_once_comes_from_disk_the_next_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("longer", [False, True])
+def test_what_was_computed_once_comes_from_disk_the_next_time(tmp_path: Path, longer: bool) -> None:
     files = SnapshotFiles(tmp_path / "kv", ROOM, "model")
-    first = prepared(FakeEngine(context=100), SYSTEM)
-    files.save(first.hottest(ROOM))
+    first = FakeEngine(context=100)
+    snapshots = prepared(first, SYSTEM)
+    if longer:  # as any conversation leaves one
+        first.cells[0] = [*Speaker().text(SYSTEM)[:-1], 9, 9, 9]
+        snapshots.put(first.cells[0], first.snapshot(0), 5.0)
+    files.save(snapshots.hottest(ROOM))
     engine = FakeEngine(context=100)
-    snapshots = prepared(engine, SYSTEM, files=files)
+    rig = Rig(engine, prepared(engine, SYSTEM, files=files))
     assert engine.sizes == []
-    rig = Rig(engine, snapshots)
     rig.start(1, [*Speaker().text(SYSTEM)[:-1], 5, 6])
     rig.finish()
-    assert rig.status[Word.REUSED_DISK_TOKENS] == len(SYSTEM) - 1
+    told = rig.told(1).finished
+    assert told is not None
+    assert told.n_reused == len(SYSTEM) - 1
 
 
 def test_a_snapshot_that_the_engine_refuses_costs_nothing_but_the_prefill() -> None:

@@ -4,7 +4,6 @@ Writes `<date>-<cpu>.json`, everything measured, and `.md`, the tables of it. Ex
 load generator was the bottleneck, nothing is written; 1: a server or the peer's build failed.
 """
 
-import os
 import shlex
 import signal
 import sys
@@ -154,8 +153,6 @@ def main(
                 kv_layout=kv_layout,
                 peer_flash=peer_flash,
             )
-            # The very file and settings named here, whatever was tuned on this machine.
-            os.environ["RAYHOST_HOME"] = temporary
             launches = (servers.rayhost(settings, folder), launch(other, settings))
             runs: list[Run] = []
             overloads: list[Overload] = []
@@ -184,7 +181,7 @@ def main(
         runs=tuple(runs),
         overloads=tuple(overloads),
     )
-    write(result, results)
+    write(result, results, part="-".join(dict.fromkeys(workload or ())))
 
 
 def default_model() -> Path:
@@ -199,10 +196,11 @@ def launch(other: Peer, settings: Settings) -> Launch:
     return start(other.program, settings)
 
 
-def write(result: Result, folder: Path) -> None:
-    """Write both files and show the table."""
+def write(result: Result, folder: Path, part: str) -> None:
+    """Write both files and show the table. `part` names the workloads, where they were chosen."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"{result.date[:10]}-{machine.slug(result.machine.cpu)}"
+    name = f"{result.date[:10]}-{machine.slug(result.machine.cpu)}"
+    stem = folder / (f"{name}-{part}" if part else name)
     text = report.markdown(result)
     document = msgspec.json.format(msgspec.json.encode(result), indent=1)
     stem.with_name(f"{stem.name}.json").write_bytes(document + b"\n")

@@ -64,7 +64,8 @@ def rayhost(settings: Settings, folder: Path) -> Launch:
     serve = ("serve", "--profile", str(profile), "--port", "0", "--log-format", "json")
     return Launch(
         name="rayhost",
-        argv=(sys.executable, "-m", "rayhost", *serve),
+        # A store of its own: the very file and settings named here, whatever was tuned.
+        argv=("env", f"RAYHOST_HOME={folder}", sys.executable, "-m", "rayhost", *serve),
         ready=r"ready after .*?(http://[0-9.]+:\d+)",
         health="/ready",
     )

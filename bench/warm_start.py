@@ -8,7 +8,6 @@ nothing like it and computes the prompt. The servers run in turn, started afresh
 
 import asyncio
 import json
-import os
 import tempfile
 from pathlib import Path
 from random import Random
@@ -43,7 +42,6 @@ def main(
     system = prose(Random("warm start"), words)
     with tempfile.TemporaryDirectory(prefix="rayhost-bench-") as temporary:
         folder = Path(temporary)
-        os.environ["RAYHOST_HOME"] = temporary  # the snapshots are not the operator's
         ours = with_preload(servers.rayhost(settings, folder), folder, system)
         other = servers.llama_server(peer.llama_server("same", say).program, settings)
         first_token(ours, folder, system, "warm the disk")

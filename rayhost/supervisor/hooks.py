@@ -26,6 +26,7 @@ class Hooks:
         self._timeout_s = timeout_s
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._processes: set[asyncio.subprocess.Process] = set()
+        self._killed = False
 
     def fire(self, hook: str, argv: Sequence[str], *, model: str = "", url: str) -> None:
         """Run `argv`, if there is any, with the RAYHOST_* variables set; return at once.
@@ -58,7 +59,8 @@ class Hooks:
         await asyncio.gather(*running, return_exceptions=True)
 
     def kill(self) -> None:
-        """Kill what still runs; nobody waits for it."""
+        """Kill what still runs, and what is just being started; nobody waits for it."""
+        self._killed = True
         for process in self._processes:
             _kill(process)
 
@@ -78,6 +80,8 @@ class Hooks:
             return
         said = bytearray()
         self._processes.add(process)
+        if self._killed:
+            _kill(process)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await _follow(process, said)

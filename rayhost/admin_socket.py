@@ -16,6 +16,7 @@ from pathlib import Path
 from rayhost.errors import RayhostError
 
 TIMEOUT_S = 5.0
+ANSWER_S = 120.0  # a restart is answered once the new worker is ready
 _MAX_PATH = 92  # bytes: what the kernel's sockaddr_un has, less those of a passing name
 
 
@@ -87,12 +88,12 @@ def ask(path: Path, method: str, target: str) -> tuple[int, bytes]:
 
 class _Connection(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("rayhost", timeout=TIMEOUT_S)
+        super().__init__("rayhost", timeout=ANSWER_S)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
+        self.sock.settimeout(ANSWER_S)
         self.sock.connect(str(self._path))
 
 

@@ -28,7 +28,7 @@ _REUSED = {
     "ram": (Word.REUSED_RAM, Word.REUSED_RAM_TOKENS, Word.REUSED_RAM_NS),
     "disk": (Word.REUSED_DISK, Word.REUSED_DISK_TOKENS, Word.REUSED_DISK_NS),
 }
-STOP_S = 5.0  # between asking a worker to stop and killing it
+STOP_S = 3.0  # between asking a worker to stop and killing it
 
 
 @dataclass(slots=True)

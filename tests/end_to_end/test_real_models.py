@@ -110,3 +110,28 @@ def test_a_base_model_says_that_it_cannot_chat(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="gemma3-270m", messages=capital_of("France"))
     assert caught.value.param == "messages"
     assert "template" in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
+def test_the_third_question_behind_one_text_computes_little_but_the_question(
+    client: openai.OpenAI, model: str
+) -> None:
+    # Gemma has a sliding window of 512, so its cells cannot be cut: the first request leaves none
+    # that end with the text, the second keeps a copy there.
+    text = " ".join(
+        f"Page {number} tells of the sea, the wind and the ships." for number in range(60)
+    )
+
+    def reused(question: str) -> tuple[int, int]:
+        answer = client.completions.create(
+            model=model, prompt=f"{text} {question}", max_tokens=4, temperature=0
+        )
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens_details is not None
+        return answer.usage.prompt_tokens_details.cached_tokens or 0, answer.usage.prompt_tokens
+
+    reused("Who sailed first?")
+    reused("Where did the storm begin?")
+    cached, prompt = reused("What did the captain say?")
+    assert prompt > 700
+    assert prompt - 16 < cached < prompt

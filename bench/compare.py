@@ -196,14 +196,19 @@ def launch(other: Peer, settings: Settings) -> Launch:
     return start(other.program, settings)
 
 
+def portable(text: str) -> str:
+    """Return a report without what is peculiar to where this machine keeps things."""
+    return text.replace(sys.executable, "python").replace(str(Path.home()), "~")
+
+
 def write(result: Result, folder: Path, part: str) -> None:
     """Write both files and show the table. `part` names the workloads, where they were chosen."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{result.date[:10]}-{machine.slug(result.machine.cpu)}"
     stem = folder / (f"{name}-{part}" if part else name)
-    text = report.markdown(result)
-    document = msgspec.json.format(msgspec.json.encode(result), indent=1)
-    stem.with_name(f"{stem.name}.json").write_bytes(document + b"\n")
+    text = portable(report.markdown(result))
+    document = portable(msgspec.json.format(msgspec.json.encode(result), indent=1).decode())
+    stem.with_name(f"{stem.name}.json").write_text(document + "\n")
     stem.with_name(f"{stem.name}.md").write_text(text)
     typer.echo(text)
     say(f"bench: wrote {stem}.json and .md")

@@ -74,7 +74,7 @@ def _as_profiled(model: ModelProfile, choice: Choice) -> Choice:
     )
     if model.reproducible:
         # The one combination whose sums do not depend on what is computed beside them, measured
-        # alone, in chunks, resumed and among 8, up to 1,173 tokens (docs/architecture.md).
+        # alone, in chunks, resumed and among 8, up to 1,405 tokens (docs/architecture.md).
         chosen = msgspec.structs.replace(chosen, kv_type="q8_0", kv_layout="split")
     if chosen.kv_type != "f16" and not chosen.flash:  # llama.cpp refuses the pair
         chosen = msgspec.structs.replace(chosen, flash_attention=None)

@@ -3,14 +3,15 @@
 
 PROFILE ?= profiles/smollm2-135m.json
 ARGS ?=
+OUT ?= wheelhouse
 BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev serve test bench lint format schema metrics constraints clean
+.PHONY: help setup dev serve test test-vps wheelhouse bench lint format schema metrics constraints clean
 
 help: ## List the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install into .venv what serving needs (compiles llama.cpp: minutes, the first time)
 	@deploy/setup.sh
@@ -23,6 +24,12 @@ serve: setup ## Serve PROFILE=profiles/smollm2-135m.json
 
 test: dev ## Run every test (ARGS="-m 'not heavy'" for those that need no model weights)
 	@exec $(BIN)/python -m pytest --durations=10 $(ARGS)
+
+test-vps: dev ## Install, break and remove it on a Debian with systemd in a box (root; see docs/deploy.md)
+	@exec $(BIN)/python -m pytest --durations=10 tests/vps $(ARGS)
+
+wheelhouse: setup ## Pack into OUT=wheelhouse what install.sh needs on a machine without a compiler
+	@$(BIN)/python deploy/wheelhouse.py $(OUT)
 
 bench: dev ## Compare with llama-server, into bench/results (ARGS="--help" for all it can do)
 	@exec $(BIN)/python -m bench.compare $(ARGS)
@@ -48,6 +55,6 @@ constraints: ## Pin in constraints.txt the newest versions that pyproject.toml a
 	deploy/constraints.sh
 
 clean: ## Remove .venv and every cache of this checkout (not the downloaded models)
-	rm -rf .venv *.egg-info build dist .coverage* .hypothesis .import_linter_cache
+	rm -rf .venv *.egg-info build dist wheelhouse .coverage* .hypothesis .import_linter_cache
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

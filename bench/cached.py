@@ -1,6 +1,6 @@
 """How many cached answers a second does the front give on one core, and how late is the last one?
 
-    python -m bench.cached [--seconds 10] [--connections 16] [--stream] [--profile FILE]
+    python -m bench.cached [--seconds 10] [--connections 8] [--stream] [--profile FILE]
 
 Needs wrk (Debian package of that name). A host computes one answer, then wrk asks for it again and
 again over the loopback: the front is held to the first CPU, wrk to the second.
@@ -76,7 +76,7 @@ def main() -> None:
     """Serve, warm up, fire, and print a line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=10)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--profile", type=Path, default=PROFILE)
     options = parser.parse_args()

@@ -29,6 +29,7 @@ class Outcome(msgspec.Struct, frozen=True):
     generated_tokens: int = 0
     error: str = ""  # empty: a whole answer
     detail: str = ""
+    retry_after_s: int = 0  # of a refusal; 0: it does not say
 
 
 class Lost(Exception):
@@ -115,7 +116,9 @@ class Client:
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n"
+            "Connection: close\r\n"
+            + "".join(f"{name}: {value}\r\n" for name, value in call.headers)
+            + "\r\n"
         )
         return head.encode() + body
 
@@ -155,4 +158,5 @@ class Client:
             generated_tokens=reply.generated_tokens,
             error=error,
             detail=detail,
+            retry_after_s=reply.retry_after_s,
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from bench import traffic
 from bench.bottleneck import Harness
 from bench.machine import Machine
 from bench.servers import Settings
@@ -98,6 +99,7 @@ def markdown(result: Result) -> str:
             "",
             *warning,
             *_ratio_table(result),
+            *_at_least(result),
             "",
             f"Medians of each, {ours.name} · {peer.name}; times in ms, memory in MiB:",
             "",
@@ -130,6 +132,18 @@ def _ratio_table(result: Result) -> list[str]:
         errors = f"{sum(one.failed for one in ours)} · {sum(one.failed for one in peers)}"
         rows.append([case.workload, str(case.clients), *cells, errors])
     return _table(["workload", "clients", *(heading for _, heading in RATIOS), "errors"], rows)
+
+
+def _at_least(result: Result) -> list[str]:
+    """Say where the load generator was the limit, if it was."""
+    known = {case.workload for case in cases(result)} & set(traffic.KNOWN)
+    if not known:
+        return []
+    return [
+        "",
+        f"{', '.join(sorted(known))}: {result.sides[0].name} answers faster than the load "
+        "generator asks, so its req/s is at least this.",
+    ]
 
 
 def _absolute_table(result: Result) -> list[str]:

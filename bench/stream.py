@@ -53,6 +53,7 @@ class Reply:
 
     def __init__(self) -> None:
         self.status = 0
+        self.retry_after_s = 0
         self.text_times: list[float] = []  # when each event with text came
         self.prompt_tokens = 0
         self.cached_tokens = 0
@@ -88,6 +89,11 @@ class Reply:
         return self._body[:300].decode(errors="replace")
 
     # What httptools calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note when to come back."""
+        if name.lower() == b"retry-after":
+            self.retry_after_s = int(value)
 
     def on_headers_complete(self) -> None:
         """Note the status."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from rayhost.errors import RayhostError
 
 TIMEOUT_S = 5.0
+SERVICE_FOLDER = Path("/run/rayhost")  # RuntimeDirectory= of the system's service
 ANSWER_S = 120.0  # a restart is answered once the new worker is ready
 _MAX_PATH = 92  # bytes: what the kernel's sockaddr_un has, less those of a passing name
 
@@ -69,13 +70,32 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 def running() -> list[Path]:
-    """Return the sockets of the hosts of this user that run now."""
-    return sorted(path for path in folder().glob("*.sock") if _answers(path))
+    """Return the sockets of the hosts of this user that run now; root also sees the service's."""
+    folders = {folder(), SERVICE_FOLDER}
+    found = (path for one in folders for path in one.glob("*.sock"))
+    return sorted(path for path in found if _answers(path))
 
 
-def ask(path: Path, method: str, target: str) -> tuple[int, bytes]:
+def only_host() -> Path:
+    """Return the socket of the one host that runs. Raises RayhostError for none or several."""
+    match running():
+        case [path]:
+            return path
+        case []:
+            raise RayhostError(
+                f"no running host of this user found in {folder()}; start one with "
+                "`rayhost serve`, or name its socket with --socket"
+            )
+        case several:
+            listed = ", ".join(map(str, several))
+            raise RayhostError(f"several hosts run; choose one with --socket: {listed}")
+
+
+def ask(
+    path: Path, method: str, target: str, timeout_s: float | None = ANSWER_S
+) -> tuple[int, bytes]:
     """Return status and body. Raises RayhostError when no host answers there."""
-    connection = _Connection(path)
+    connection = _Connection(path, timeout_s)
     try:
         connection.request(method, target)
         response = connection.getresponse()
@@ -87,13 +107,13 @@ def ask(path: Path, method: str, target: str) -> tuple[int, bytes]:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("rayhost", timeout=ANSWER_S)
+    def __init__(self, path: Path, timeout_s: float | None) -> None:
+        super().__init__("rayhost", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(ANSWER_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 

@@ -1,16 +1,20 @@
 """Logging for the front and the workers: structlog, one line an event, to stderr. A leaf.
 
-JSON for machines, console for people. Libraries that use the standard `logging` (uvicorn, asyncio)
-come out in the same format, from WARNING up. A log that cannot be written stops nobody's work.
+JSON for machines, console for people; where systemd's journal reads stderr, fields of the journal.
+Libraries that use the standard `logging` (uvicorn, asyncio) come out in the same format, from
+WARNING up. A log that cannot be written stops nobody's work.
 """
 
 import contextlib
 import logging
+import os
 import sys
 from typing import Literal
 
 import orjson
 import structlog
+
+from rayhost.journal import Handler, Journal, is_ours
 
 LogFormat = Literal["json", "console"]
 
@@ -45,21 +49,26 @@ def configure(log_format: LogFormat, **fixed: str) -> None:
         if log_format == "json"
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     )
-    structlog.configure(
-        processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda *_: _Lines(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**fixed)
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    sink: _Lines | Journal = _Lines(sys.stderr)
+    if log_format == "json" and is_ours(os.environ):
+        sink = Journal()
+        handler = Handler(sink)
+        last = [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=lambda *_: sink,
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**fixed)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 

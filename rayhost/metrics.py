@@ -17,9 +17,15 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
-from rayhost.scrape import FrontCollector, FrontReading, WorkerCollector, WorkerReading
+from rayhost.scrape import (
+    FrontCollector,
+    FrontReading,
+    MemoryReading,
+    WorkerCollector,
+    WorkerReading,
+)
 
-__all__ = ["FrontReading", "Metrics", "WorkerReading"]
+__all__ = ["FrontReading", "MemoryReading", "Metrics", "WorkerReading"]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _GAP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0)
@@ -32,7 +38,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = self._counter(
-            "requests", "Requests by how they ended: a finish reason or an error code.",
+            "requests", "Requests of a model by how they ended: a finish reason or an error code.",
             "model", "outcome",
         )  # fmt: skip
         self._tokens = self._counter(
@@ -40,7 +46,8 @@ class Metrics:
             "tokens that nothing was computed for).", "model", "kind",
         )  # fmt: skip
         self._refusals = self._counter(
-            "refusals", "Requests turned away before they became a run, by error code.",
+            "refusals", "Requests turned away before they became a run, by error code; without a "
+            "model where none was asked for yet, and for `internal_error`, a mistake of the host.",
             "model", "reason",
         )  # fmt: skip
         self._degradations = self._counter(
@@ -103,8 +110,13 @@ class Metrics:
         self._gap.labels(model).observe(gap_ns / tokens / 1e9)
 
     def refused(self, model: str, outcome: str) -> None:
-        """Count a request that was turned away before it became a run."""
-        self._requests_of(model, outcome).inc()
+        """Count a request that was turned away before it became a run.
+
+        At the door, without a model, it is no request of any: those that pass there and need none
+        are not counted either.
+        """
+        if model:
+            self._requests_of(model, outcome).inc()
         self._refusals.labels(model, outcome).inc()
 
     def degraded(self, model: str, reason: str) -> None:

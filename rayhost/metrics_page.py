@@ -7,7 +7,7 @@ import sys
 
 from prometheus_client.metrics_core import Metric
 
-from rayhost.metrics import FrontReading, Metrics, WorkerReading
+from rayhost.metrics import FrontReading, MemoryReading, Metrics, WorkerReading
 
 _TOP = """\
 # Metrics
@@ -55,7 +55,8 @@ def _used() -> Metrics:
         reused_tokens={"idle": 0},
         saved_seconds={"idle": 0.0},
     )
-    metrics.watch(lambda: [reading], lambda: FrontReading(0, 0))
+    memory = MemoryReading(rungs=("caches",))
+    metrics.watch(lambda: [reading], lambda: FrontReading(0, 0, memory=memory))
     return metrics
 
 

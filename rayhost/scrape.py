@@ -35,6 +35,19 @@ class WorkerReading:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """What the governor knows of memory; `level` 0 and no `rungs` while nothing is given up."""
+
+    limit_bytes: int = 0
+    used_bytes: int = 0
+    ours_bytes: int = 0
+    allowed_bytes: int = 0
+    needed_bytes: int = 0
+    level: int = 0
+    rungs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FrontReading:
     """What a scrape says of the front process."""
 
@@ -42,6 +55,7 @@ class FrontReading:
     connections: int
     cache_entries: int = 0
     cache_bytes: int = 0
+    memory: MemoryReading = MemoryReading()
 
 
 _Kind = type[GaugeMetricFamily] | type[CounterMetricFamily]
@@ -130,6 +144,16 @@ class WorkerCollector(Collector):
         yield memory
 
 
+_MEMORY = (
+    ("memory_limit_bytes", "Memory limit that holds for this host.", "limit_bytes"),
+    ("memory_used_bytes", "Used of it by all, without idle file pages.", "used_bytes"),
+    ("memory_ours_bytes", "Of front and workers, without file pages.", "ours_bytes"),
+    ("memory_allowed_bytes", "What front and workers may hold together.", "allowed_bytes"),
+    ("memory_needed_bytes", "What they need with the sizes of now.", "needed_bytes"),
+    ("degradation_level", "Level of the ladder of degradation; 0: nothing given up.", "level"),
+)
+
+
 class FrontCollector(Collector):
     """Shows the front's reading."""
 
@@ -146,3 +170,14 @@ class FrontCollector(Collector):
             ("cache_bytes", "Bytes that the result cache holds.", reading.cache_bytes),
         ):
             yield GaugeMetricFamily(f"rayhost_{name}", text, value=value)
+        for name, text, attribute in _MEMORY:
+            value = getattr(reading.memory, attribute)
+            yield GaugeMetricFamily(f"rayhost_{name}", text, value=value)
+        rungs = GaugeMetricFamily(
+            "rayhost_degraded",
+            "1 for each rung of the ladder of degradation while it is in force.",
+            labels=["rung"],
+        )
+        for rung in reading.memory.rungs:
+            rungs.add_metric([rung], 1)
+        yield rungs

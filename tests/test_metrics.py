@@ -92,6 +92,12 @@ def test_a_refusal_is_a_request_and_has_its_reason() -> None:
     }
 
 
+def test_a_refusal_at_the_door_is_no_request_of_a_model() -> None:
+    metrics = Metrics()
+    metrics.refused("", "invalid_api_key")
+    assert samples(metrics) == {("rayhost_refusals_total", ",invalid_api_key"): 1}
+
+
 def test_what_others_report_is_counted_by_its_label() -> None:
     metrics = Metrics()
     metrics.cache("tiny", "hit")

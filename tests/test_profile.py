@@ -31,7 +31,7 @@ def one_model(**fields: Any) -> dict[str, Any]:
 def test_a_name_is_enough() -> None:
     loaded = profile.parse(b'{"models": [{"name": "a"}]}', "p.json")
     model = loaded.models[0]
-    assert (model.context, model.concurrency, model.batch) == (2048, 8, 512)
+    assert (model.context, model.concurrency, model.batch) == ("auto", "auto", "auto")
     assert (model.threads, model.cpus, model.kv) == ("auto", "auto", Kv("auto", "auto"))
     assert (loaded.listen.host, loaded.listen.port) == ("127.0.0.1", 8080)
     assert (loaded.limits.body_bytes, loaded.limits.queue, loaded.limits.drain_s) == (
@@ -84,20 +84,21 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "zzz": 5},
-            "zzz: unknown key; known are models, listen, limits, cache, traces, keys, hooks, "
-            "$schema",
+            "zzz: unknown key; known are models, listen, limits, cache, governor, traces, keys, "
+            "hooks, goal, $schema",
         ),
         (
             one_model(context=63),
-            "models[0].context: 63 is not valid; expected an integer from 64 to 1048576",
+            'models[0].context: 63 is not valid; expected an integer from 64 to 1048576 or "auto"',
         ),
         (
             one_model(context="big"),
-            'models[0].context: "big" is not valid; expected an integer from 64 to 1048576',
+            'models[0].context: "big" is not valid; '
+            'expected an integer from 64 to 1048576 or "auto"',
         ),
         (
             one_model(concurrency=True),
-            "models[0].concurrency: true is not valid; expected an integer from 1 to 64",
+            'models[0].concurrency: true is not valid; expected an integer from 1 to 64 or "auto"',
         ),
         (
             one_model(threads="atuo"),
@@ -120,7 +121,7 @@ def test_every_field_can_be_given() -> None:
             'models[0].sha256: "AB" is not valid; expected 64 lower-case hex digits or null',
         ),
         (
-            one_model(batch=4),
+            one_model(batch=4, concurrency=8),
             "models[0].batch: 4 is not valid; expected at least the concurrency, 8",
         ),
         (
@@ -133,8 +134,8 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "a\nb": 1},
-            '["a\\nb"]: unknown key; known are models, listen, limits, cache, traces, keys, hooks, '
-            "$schema",
+            '["a\\nb"]: unknown key; known are models, listen, limits, cache, governor, traces, '
+            "keys, hooks, goal, $schema",
         ),
         (
             {**one_model(), "hooks": {"on_ready": ["sh", "a\0b"]}},

@@ -1,10 +1,11 @@
 """What was measured and chosen on this host, in the store, by host and model.
 
 Invariant: a record is used only for the host it was taken on and the file it was taken of; any
-other is as good as none. Anyone may read; `rayhost bench` and `rayhost tune` write.
+other is as good as none. Anyone may read; `rayhost bench`, `tune` and a running host write.
 
     ROOT/calibration/HOST/MODEL/baseline.json   the last `rayhost bench`
     ROOT/calibration/HOST/MODEL/tuned.json      the last `rayhost tune`
+    ROOT/calibration/HOST/MODEL/memory.json     what workers took beyond what was predicted
 """
 
 from dataclasses import dataclass
@@ -71,7 +72,18 @@ class Tuned(msgspec.Struct, frozen=True):
     applied: bool
 
 
-_Record = TypeVar("_Record", Baseline, Tuned)
+class Surplus(msgspec.Struct, frozen=True):
+    """What workers of a file took of memory beyond what the governor had said, in bytes.
+
+    `identity` is of the stored file, `file` the name of the one that was served.
+    """
+
+    identity: str
+    file: str
+    size: int
+
+
+_Record = TypeVar("_Record", Baseline, Tuned, Surplus)
 
 
 def identity(model: StoredModel) -> str:
@@ -105,6 +117,18 @@ class Calibrations:
         found = _read(self._path(model.name, "tuned"), Tuned)
         return found if found is not None and found.identity == identity(model) else None
 
+    def surplus(self, model: StoredModel, served: Path) -> int:
+        """Return what to add to the memory predicted for a file, from earlier loads here."""
+        found = _read(self._path(model.name, "memory"), Surplus)
+        if found is None or (found.identity, found.file) != (identity(model), served.name):
+            return 0
+        return found.size
+
+    def save_surplus(self, model: StoredModel, served: Path, size: int) -> None:
+        """Record what a worker took beyond the prediction; less than is known changes nothing."""
+        if size > self.surplus(model, served):
+            self._write(model.name, "memory", Surplus(identity(model), served.name, size))
+
     def save_baseline(self, baseline: Baseline) -> None:
         """Record a baseline, under each of its models."""
         for entry in baseline.models:
@@ -131,7 +155,7 @@ class Calibrations:
     def _path(self, name: str, kind: str) -> Path:
         return self._folder / check_name(name) / f"{kind}.json"
 
-    def _write(self, name: str, kind: str, record: Baseline | Tuned) -> None:
+    def _write(self, name: str, kind: str, record: Baseline | Tuned | Surplus) -> None:
         path = self._path(name, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         commit_bytes(msgspec.json.format(msgspec.json.encode(record)), path)

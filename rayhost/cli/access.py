@@ -5,6 +5,7 @@ Invariant: without API keys it listens to other machines only if the profile say
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +24,15 @@ class Access:
     notice: str
 
 
-def access(host: str, keys: Path, origins: tuple[str, ...], *, open_to_all: bool) -> Access:
-    """Return who may reach a host that listens at `host`. Raises RayhostError where nobody may."""
+def access(
+    hosts: Sequence[str], keys: Path, origins: tuple[str, ...], *, open_to_all: bool
+) -> Access:
+    """Return who may reach a host that listens at `hosts`. Raises RayhostError where nobody may."""
     ring = KeyRing(keys)
     if ring.configured:
         return Access(ring, origins, Priority.HIGH, f"API keys are needed: those in {keys}")
-    if _is_loopback(host):
+    host = next((one for one in hosts if not _is_loopback(one)), "")
+    if not host:
         notice = "there are no API keys: every program on this machine may ask"
         return Access(ring, origins, Priority.HIGH, notice)
     if not open_to_all:

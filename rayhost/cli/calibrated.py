@@ -31,18 +31,18 @@ def calibrated(
     tuned = records.tuned(stored)
     if tuned is None or not tuned.applied:
         baseline = records.baseline(stored)
-        return _as_profiled(
+        return as_profiled(
             model, Choice(stored.path, Settings(), advice(stored.name, tuned, baseline))
         )
     if tuned.variant is None:
-        return _as_profiled(model, Choice(stored.path, tuned.settings))
+        return as_profiled(model, Choice(stored.path, tuned.settings))
     if model.sha256 is not None:
-        return _as_profiled(model, Choice(stored.path, Settings()))
+        return as_profiled(model, Choice(stored.path, Settings()))
     variant = store.variant(stored.name, tuned.variant)
     if variant is None:
         gone = f"the tuned file of {stored.name} is gone; run: rayhost tune {stored.name}"
-        return _as_profiled(model, Choice(stored.path, Settings(), gone))
-    return _as_profiled(model, Choice(variant, tuned.settings))
+        return as_profiled(model, Choice(stored.path, Settings(), gone))
+    return as_profiled(model, Choice(variant, tuned.settings))
 
 
 def advice(name: str, tried: Tuned | None, baseline: Baseline | None) -> str | None:
@@ -62,7 +62,7 @@ def advice(name: str, tried: Tuned | None, baseline: Baseline | None) -> str | N
     return f"{name} was never tuned on this machine: run `rayhost tune {name}`; {worth}"
 
 
-def _as_profiled(model: ModelProfile, choice: Choice) -> Choice:
+def as_profiled(model: ModelProfile, choice: Choice) -> Choice:
     """Return the choice with the profile's own settings over it; threads None are the usual."""
     settings = choice.settings
     given_cpus = model.threads != "auto" or model.cpus != "auto"

@@ -5,15 +5,17 @@ model, and no worker notices. Made by `service`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from rayhost import __version__, clock, procfs
-from rayhost.errors import ModelNotFound, RayhostError, Unavailable
+from rayhost.cli.changes import Reloaded
+from rayhost.cli.fleet import Part
+from rayhost.errors import InvalidRequest, ModelNotFound, RayhostError, Unavailable
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
 from rayhost.front.result_cache import ResultCache
-from rayhost.front.state import CacheState, HostState, ModelState
-from rayhost.metrics import FrontReading, Metrics
+from rayhost.front.state import CacheState, HostState, MemoryState, ModelState
+from rayhost.metrics import FrontReading, MemoryReading, Metrics
 from rayhost.supervisor.keeper import Keeper
 
 
@@ -25,18 +27,22 @@ class HostControl:
         *,
         url: str,
         host: Host,
-        parts: Sequence[tuple[Lane, Keeper]],
+        parts: Callable[[], Sequence[Part]],
         results: ResultCache,
         metrics: Metrics,
         connections: Callable[[], int],
+        memory: Callable[[], MemoryState],
+        reload: Callable[[], Awaitable[Reloaded]],
     ) -> None:
-        """`connections` tells how many clients are connected."""
+        """`connections` tells how many clients are connected; `reload` raises RayhostError."""
         self._url = url
         self._host = host
         self._parts = parts
         self._results = results
         self._metrics = metrics
         self._connections = connections
+        self._memory = memory
+        self._reload = reload
         self._began_ns = clock.now_ns()
 
     def state(self) -> HostState:
@@ -53,7 +59,8 @@ class HostControl:
             cache=CacheState(
                 front.cache_entries, front.cache_bytes, self._metrics.cache_outcomes()
             ),
-            models=tuple(_model(lane, keeper) for lane, keeper in self._parts),
+            models=tuple(_model(part.lane, part.keeper) for part in self._parts()),
+            memory=self._memory(),
         )
 
     def reading(self) -> FrontReading:
@@ -63,6 +70,19 @@ class HostControl:
             connections=self._connections(),
             cache_entries=len(self._results),
             cache_bytes=self._results.bytes_used,
+            memory=self._memory_reading(),
+        )
+
+    def _memory_reading(self) -> MemoryReading:
+        memory = self._memory()
+        return MemoryReading(
+            limit_bytes=memory.limit_bytes,
+            used_bytes=memory.used_bytes,
+            ours_bytes=memory.ours_bytes,
+            allowed_bytes=memory.allowed_bytes,
+            needed_bytes=memory.needed_bytes,
+            level=memory.level,
+            rungs=memory.rungs,
         )
 
     def purge_cache(self) -> int:
@@ -71,14 +91,21 @@ class HostControl:
 
     async def restart(self, model: str) -> None:
         """Replace a model's worker. Raises ModelNotFound and Unavailable."""
-        for lane, keeper in self._parts:
-            if model == lane.name or model in lane.aliases:
+        for part in self._parts():
+            if model == part.lane.name or model in part.lane.aliases:
                 try:
-                    await keeper.reload()
+                    await part.keeper.reload()
                 except RayhostError as error:
                     raise Unavailable(str(error), code="restart_failed") from None
                 return
         raise ModelNotFound(f"the model {model[:100]!r} is not served here", param="model")
+
+    async def reload(self) -> Reloaded:
+        """Apply the profile as it is now. Raises InvalidRequest: then nothing has changed."""
+        try:
+            return await self._reload()
+        except RayhostError as error:
+            raise InvalidRequest(str(error), code="reload_refused") from None
 
 
 def _model(lane: Lane, keeper: Keeper) -> ModelState:

@@ -1,5 +1,7 @@
 """One frame of `rayhost top`: pure, from one state of a host, or two for rates. For 80 columns."""
 
+from collections import Counter
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -7,12 +9,13 @@ from rich.text import Text
 
 from rayhost.front.state import HostState, ModelState
 
-_OTHER_LINES = 9  # title, totals, blank lines, and the headings of the two tables
+_OTHER_LINES = 10  # title, totals, blank lines, and the headings of the two tables
 
 
 def frame(now: HostState, before: HostState | None, height: int) -> RenderableType:
     """Return the frame, of at most `height` lines where the models leave room for requests."""
-    rows = max(1, height - _OTHER_LINES - len(now.models))
+    lines = _OTHER_LINES + bool(now.memory.rungs) + bool(_waiting(now)) + len(now.models)
+    rows = max(1, height - lines)
     return Group(
         _title(now), _totals(now), Text(), _models(now, before), Text(), _requests(now, rows)
     )
@@ -31,8 +34,27 @@ def _totals(now: HostState) -> Text:
     return Text(
         f"front {_size(now.front_rss_bytes)}  free {_size(now.available_bytes)}  "
         f"{now.connections} connections\n"
-        f"cache {now.cache.entries:,} answers, {_size(now.cache.bytes)}{share}"
+        f"cache {now.cache.entries:,} answers, {_size(now.cache.bytes)}{share}\n"
+        f"{_memory(now)}{_waiting(now)}"
     )
+
+
+def _memory(now: HostState) -> str:
+    memory = now.memory
+    given_up = f"\ngiven up: {', '.join(memory.rungs)} ({memory.reason})" if memory.rungs else ""
+    return (
+        f"memory {_size(memory.used_bytes)} of {_size(memory.limit_bytes)}, "
+        f"need {_size(memory.needed_bytes)} of {_size(memory.allowed_bytes)}{given_up}"
+    )
+
+
+def _waiting(now: HostState) -> str:
+    """Return a line of how many wait with which priority, where any do."""
+    sums: Counter[str] = Counter()
+    for model in now.models:
+        sums.update(model.queued_by_priority)
+    told = ", ".join(f"{count:,} {priority}" for priority, count in sums.items() if count)
+    return f"\nwaiting: {told}" if told else ""
 
 
 def _models(now: HostState, before: HostState | None) -> Table:

@@ -3,19 +3,25 @@
 One model that cannot be had does not stop the others: its error is returned, not raised.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rayhost.cli.progress import download_progress
 from rayhost.cli.pull import wanted
 from rayhost.errors import RayhostError
+from rayhost.models.fetch import Phase
+from rayhost.models.fetch import Progress as Report
 from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import ModelProfile
 
 
-def locate(model: ModelProfile, base: Path) -> StoredModel | RayhostError:
+def locate(
+    model: ModelProfile, base: Path, alive: Callable[[], None] = lambda: None
+) -> StoredModel | RayhostError:
     """Return the model with its file, pulled if it must be, or why there is none.
 
-    `base` is the folder that relative `file:` sources start from.
+    `base` is the folder that relative `file:` sources start from; `alive` is called while a pull
+    gets on.
     """
     try:
         store = Store(default_root())
@@ -26,10 +32,18 @@ def locate(model: ModelProfile, base: Path) -> StoredModel | RayhostError:
         stored = store.resolve(want.name, want.source, sha256, base)
         if stored is None:
             with download_progress(want.name) as progress:
-                stored = store.pull(want.name, want.source, sha256, progress)
+                stored = store.pull(want.name, want.source, sha256, _watched(progress, alive))
     except RayhostError as error:
         return error
     return stored
+
+
+def _watched(progress: Report, alive: Callable[[], None]) -> Report:
+    def report(done: int, total: int | None, phase: Phase) -> None:
+        alive()
+        progress(done, total, phase)
+
+    return report
 
 
 def fetched(target: str, store: Store) -> StoredModel:

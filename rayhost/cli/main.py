@@ -10,7 +10,22 @@ import typer
 from typer.core import TyperGroup
 
 from rayhost import __version__
-from rayhost.cli import bench, check, key, models, pull, serve, top, tune
+from rayhost.cli import (
+    ask,
+    bench,
+    chat,
+    check,
+    deploy,
+    doctor,
+    key,
+    models,
+    plan,
+    pull,
+    reload,
+    serve,
+    top,
+    tune,
+)
 from rayhost.errors import RayhostError
 
 
@@ -55,11 +70,17 @@ def rayhost(
     """Hold the options that come before a verb."""
 
 
+app.command()(ask.ask)
 app.command()(bench.bench)
+app.command()(chat.chat)
 app.command()(check.check)
 app.add_typer(key.app, name="key")
+app.add_typer(deploy.app, name="deploy")
+app.command()(doctor.doctor)
 app.command()(models.models)
+app.command()(plan.plan)
 app.command()(pull.pull)
+app.command()(reload.reload)
 app.command()(serve.serve)
 app.command()(top.top)
 app.command()(tune.tune)

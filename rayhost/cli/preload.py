@@ -1,4 +1,4 @@
-"""The preload prompts of a profile as texts. `serve` calls it."""
+"""Texts of a profile that may be in files of their own. `planning` calls it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,27 +9,26 @@ MAX_BYTES = 1 << 20
 
 
 def texts(prompts: Sequence[str], base: Path) -> tuple[str, ...]:
-    """Return the prompts with `file:PATH` replaced by what is in the file.
+    """Return the preload prompts, read from where they are. Raises RayhostError."""
+    return tuple(text("preload", prompt, base) for prompt in prompts)
+
+
+def text(setting: str, given: str, base: Path) -> str:
+    """Return a setting's text: as given or, for `file:PATH`, what is in the file.
 
     `base` is the folder that relative paths start from. Raises RayhostError.
     """
-    return tuple(
-        _read(base / Path(prompt.removeprefix("file:")).expanduser())
-        if prompt.startswith("file:")
-        else prompt
-        for prompt in prompts
-    )
-
-
-def _read(path: Path) -> str:
+    if not given.startswith("file:"):
+        return given
+    path = base / Path(given.removeprefix("file:")).expanduser()
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
-        text = raw.decode()
+        found = raw.decode()
     except UnicodeDecodeError:
-        raise RayhostError(f"preload {path}: is not UTF-8 text") from None
+        raise RayhostError(f"{setting} {path}: is not UTF-8 text") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise RayhostError(f"preload {path}: cannot be read: {error}") from None
-    if not text or len(raw) > MAX_BYTES:
-        raise RayhostError(f"preload {path}: has {len(raw)} bytes; expected 1 to {MAX_BYTES}")
-    return text
+        raise RayhostError(f"{setting} {path}: cannot be read: {error}") from None
+    if not found or len(raw) > MAX_BYTES:
+        raise RayhostError(f"{setting} {path}: has {len(raw)} bytes; expected 1 to {MAX_BYTES}")
+    return found

@@ -25,6 +25,7 @@ PHASE_TEXT: dict[Phase, str] = {
     "waiting": "waiting for another pull of it",
     "downloading": "downloading",
     "extracting": "extracting",
+    "converting": "converting",
     "verifying": "verifying",
 }
 

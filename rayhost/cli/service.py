@@ -2,6 +2,8 @@
 
 Down: the first SIGTERM or SIGINT refuses new requests (503) and gives running ones the profile's
 `drain_s`; then the workers stop and the connections close. A second signal ends it all at once.
+On systemd's sockets nothing is refused: whoever connects from then on waits for the next front.
+SIGHUP reads the profile again.
 """
 
 import asyncio
@@ -10,24 +12,29 @@ import os
 import shlex
 import signal
 import socket
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 import orjson
 import structlog
 import typer
 from starlette.types import ASGIApp
 
 from rayhost import clock
-from rayhost.cli.access import Access
+from rayhost.cli.changes import Reloaded, Setup, compare
 from rayhost.cli.control import HostControl
+from rayhost.cli.fleet import Fleet, Part
 from rayhost.errors import RayhostError
 from rayhost.front.admission import Bounds
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
 from rayhost.front.quota import Quotas
-from rayhost.front.request import WorkerHealth
 from rayhost.front.result_cache import ResultCache
+from rayhost.front.sharing import Share
+from rayhost.governor import alarm
+from rayhost.governor.readings import Kernel
 from rayhost.http.admin import build_admin_app
 from rayhost.http.app import build_app
 from rayhost.http.auth import Gate
@@ -35,10 +42,11 @@ from rayhost.http.protocol import Bounds as ConnectionBounds
 from rayhost.http.server import Server, room_for, url
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
-from rayhost.profile import Cache, Limits, ModelProfile
-from rayhost.profile import Hooks as Commands
+from rayhost.profile import Limits, ModelProfile
+from rayhost.supervisor.governing import Governing
 from rayhost.supervisor.hooks import Hooks
 from rayhost.supervisor.keeper import Keeper
+from rayhost.systemd import EXTEND_S, Notifier, feed, reload_of
 
 if TYPE_CHECKING:
     from rayhost.http.traces import Tracing
@@ -46,117 +54,238 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("rayhost.service")
 _EXIT_NOW = 1
 
-Planned = tuple[ModelProfile, Load | RayhostError]
-
 
 class Service:
     """One host. `run` is called once, in the event loop of the process's main thread."""
 
     def __init__(
         self,
-        models: Sequence[Planned],
-        limits: Limits,
+        setup: Setup,
         *,
-        listener: socket.socket,
-        cache: Cache,
-        access: Access,
+        listeners: Sequence[socket.socket],
+        inherited: bool,
         admin: socket.socket,
         tracing: "Tracing | None",
-        commands: Commands,
+        notifier: Notifier,
+        reread: Callable[[], Setup],
     ) -> None:
-        """`listener` is for clients, `admin` a unix socket for the operator; both listen."""
+        """`listeners` are for clients, `admin` a unix socket for the operator; all listen.
+
+        `inherited` listeners stay open in systemd when this process ends. `reread` returns what the
+        profile says now, and may take its time; it raises RayhostError.
+        """
         self._began_ns = clock.now_ns()
-        self._models = models
-        self._limits = limits
-        self._listener = listener
-        self._access = access
+        self._setup = setup
+        self._listeners = listeners
+        self._url = url(listeners[0])
+        self._inherited = inherited
         self._admin = admin
         self._tracing = tracing
-        self._commands = commands
+        self._notifier = notifier
+        self._reread = reread
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[Reloaded]] = set()
         self._hooks = Hooks()
         self._quotas = Quotas()
         self._metrics = Metrics()
+        cache = setup.profile.cache
         self._results = ResultCache(cache.bytes, cache.ttl_s)
-        self._lanes: list[Lane] = []
-        self._keepers: list[Keeper] = []
+        self._fleet = Fleet(self._part)
+        self._kernel = Kernel()
         self._going_down = asyncio.Event()
         self._exit = 0
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit status."""
-        for model, load in self._models:
-            self._add(model, load)
-        share = {model.name: model.share for model, _ in self._models}
-        host = Host(self._lanes, self._metrics, self._health, self._results, share)
+        fleet, notifier = self._fleet, self._notifier
+        fleet.start(self._setup.planned)
+        host = Host(fleet.lanes, self._metrics, fleet.health, self._results, self._share())
         server = Server(self._app(host), _bounds(self._limits), self._metrics)
+        governing = Governing(
+            self._setup.budget,
+            kernel=self._kernel,
+            parts=lambda: fleet.parts,
+            results=self._results,
+            relieve=host.relieve,
+            now_s=lambda: clock.now_ns() / 1e9,
+        )
         control = HostControl(
-            url=url(self._listener),
+            url=self._url,
             host=host,
-            parts=list(zip(self._lanes, self._keepers, strict=True)),
+            parts=lambda: fleet.parts,
             results=self._results,
             metrics=self._metrics,
             connections=lambda: server.connections,
+            memory=governing.state,
+            reload=lambda: self._reload_asked(host, server, governing),
         )
-        self._metrics.watch(lambda: [keeper.reading() for keeper in self._keepers], control.reading)
+        self._metrics.watch(fleet.readings, control.reading)
         # A server of its own: it answers when the one for clients is full.
         admin = Server(build_admin_app(control))
-        _log.info("access", notice=self._access.notice)
+        _log.info("access", notice=self._setup.access.notice)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_begun, host, server, governing)
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(server.serve(sockets=[self._listener]))
+            serving = tasks.create_task(server.serve(sockets=list(self._listeners)))
             administering = tasks.create_task(admin.serve(sockets=[self._admin]))
             greeting = tasks.create_task(self._greet())
+            ticking = tasks.create_task(self._govern(governing))
+            feeding = tasks.create_task(
+                feed(notifier, lambda: server.ticks, fleet.stuck, self._status)
+            )
             await self._going_down.wait()
+            notifier.stopping("ending what runs")
             greeting.cancel()
-            host.drain()
+            ticking.cancel()  # who ends needs no more memory, and nothing is to be started now
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(host.idle(), self._limits.drain_s)
-            await asyncio.gather(self._hooks.stop(), *(keeper.stop() for keeper in self._keepers))
+                async with asyncio.timeout(self._limits.drain_s):
+                    await self._drain(host, server)
+            host.drain()
+            feeding.cancel()  # what comes now has its own time-out in systemd
+            for task in self._reloads:
+                task.cancel()
+            await asyncio.gather(self._hooks.stop(), fleet.stop())
             server.should_exit = admin.should_exit = True
             await asyncio.gather(serving, administering)
         return self._exit
 
+    async def _govern(self, governing: Governing) -> None:
+        with alarm.raised(self._kernel, governing.hurry):
+            await governing.run()
+
+    async def _drain(self, host: Host, server: Server) -> None:
+        if self._inherited:
+            await server.leave()
+        host.drain()
+        await self._fleet.idle()
+
+    @property
+    def _limits(self) -> Limits:
+        return self._setup.profile.limits
+
+    def _share(self) -> dict[str, Share]:
+        return {model.name: model.share for model, _ in self._setup.planned}
+
     def _app(self, host: Host) -> ASGIApp:
-        tracing = self._tracing
+        tracing, access = self._tracing, self._setup.access
         app = build_app(
             host if tracing is None else tracing.front(host),
             body_bytes=self._limits.body_bytes,
             metrics=self._metrics.expose,
-            gate=Gate(self._access.ring, self._quotas, ceiling=self._access.ceiling),
-            origins=self._access.origins,
+            gate=Gate(access.ring, self._quotas, ceiling=access.ceiling),
+            origins=access.origins,
+            refused=lambda code: self._metrics.refused("", code),
+            degraded=lambda: host.relief.rungs,
         )
         return app if tracing is None else tracing.app(app)
 
-    def _add(self, model: ModelProfile, load: Load | RayhostError) -> None:
+    def _part(self, model: ModelProfile, load: Load | RayhostError) -> Part:
         lane = Lane(
             name=model.name,
             aliases=model.aliases,
-            concurrency=model.concurrency,
-            bounds=Bounds(self._limits.queue, self._limits.queue_tokens, self._limits.queue_wait_s),
+            concurrency=load.concurrency if isinstance(load, Load) else 1,
+            bounds=_queue_bounds(self._limits),
             metrics=self._metrics,
             spent=self._quotas.spent,
         )
-        keeper = Keeper(lane, load, lambda: self._model_loaded(lane))
-        self._lanes.append(lane)
-        self._keepers.append(keeper)
-        keeper.start()
+        return Part(lane, Keeper(lane, load, lambda: self._model_loaded(lane)))
 
     def _model_loaded(self, lane: Lane) -> None:
-        argv = self._commands.on_model_loaded
-        self._hooks.fire("on_model_loaded", argv, model=lane.name, url=url(self._listener))
+        argv = self._setup.profile.hooks.on_model_loaded
+        self._hooks.fire("on_model_loaded", argv, model=lane.name, url=self._url)
 
-    def _health(self) -> list[WorkerHealth]:
-        return [keeper.health() for keeper in self._keepers]
+    async def _reload(self, host: Host, server: Server, governing: Governing) -> Reloaded:
+        """Apply the profile as it is now. Raises RayhostError: then nothing has changed."""
+        async with self._reloading:
+            with reload_of(self._notifier, self._status):
+                lengthening = asyncio.create_task(self._lengthen())
+                try:
+                    return await self._apply(host, server, governing)
+                except RayhostError as error:
+                    _log.error("reload refused", reason=str(error))
+                    raise
+                finally:
+                    lengthening.cancel()
+
+    async def _apply(self, host: Host, server: Server, governing: Governing) -> Reloaded:
+        new = await asyncio.to_thread(self._reread)
+        failed = [lane.name for lane in self._fleet.lanes if lane.state == "failed"]
+        changed = compare(self._setup, new, failed)
+        # As small as what runs is now.
+        planned = [
+            (model, governing.sized(model.name, load) if isinstance(load, Load) else load)
+            for model, load in new.planned
+        ]
+        parts = await self._fleet.prepare(planned, changed.replaced)
+        if self._going_down.is_set():
+            raise RayhostError("the server is going down")
+        self._setup = new
+        governing.budget = new.budget
+        leaving = self._fleet.commit(parts)
+        bounds = _queue_bounds(self._limits)
+        for part, (model, _) in zip(parts, new.planned, strict=True):
+            part.lane.aliases = model.aliases
+            part.lane.limit(bounds)
+        host.serve(self._fleet.lanes, self._share())
+        if changed.settings:
+            server.serve_app(self._app(host), _bounds(self._limits))
+        drain_s = self._limits.drain_s
+        await asyncio.gather(*(self._fleet.retire(part, drain_s) for part in leaving))
+        _log.info("reloaded", **msgspec.to_builtins(changed))
+        return changed
+
+    async def _lengthen(self) -> None:
+        """Ask for more time: what is waited for is watched by its keeper, and ends."""
+        while True:
+            self._notifier.extend()
+            await asyncio.sleep(EXTEND_S / 3)
+
+    def _reload_begun(
+        self, host: Host, server: Server, governing: Governing
+    ) -> "asyncio.Task[Reloaded]":
+        task = asyncio.get_running_loop().create_task(self._reload(host, server, governing))
+        self._reloads.add(task)
+        task.add_done_callback(self._reload_ended)
+        return task
+
+    def _reload_ended(self, task: "asyncio.Task[Reloaded]") -> None:
+        self._reloads.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RayhostError):
+            _log.error("reload failed", exc_info=error)
+
+    async def _reload_asked(self, host: Host, server: Server, governing: Governing) -> Reloaded:
+        """Reload, also where the operator does not wait for the end. Raises RayhostError."""
+        task = self._reload_begun(host, server, governing)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise RayhostError("the server is going down") from None
+            raise
+
+    def _status(self) -> str:
+        """Return the line of `systemctl status`."""
+        lanes = self._fleet.lanes
+        states = Counter(lane.state for lane in lanes)
+        told = ", ".join(f"{count} {state}" for state, count in states.items())
+        waiting = sum(lane.queued for lane in lanes)
+        return f"models: {told}; {waiting} requests waiting; {self._url}"
 
     async def _greet(self) -> None:
         """Print the one line that says where the host is; end it where no model can be served."""
-        for keeper in self._keepers:
-            await keeper.settled.wait()
-        ready = [lane for lane in self._lanes if lane.state != "failed"]
+        lengthening = asyncio.create_task(self._lengthen())
+        try:
+            for part in self._fleet.parts:
+                await part.keeper.settled.wait()
+        finally:
+            lengthening.cancel()
+        lanes = self._fleet.lanes
+        ready = [lane for lane in lanes if lane.state != "failed"]
         if not ready:
-            for lane in self._lanes:
+            for lane in lanes:
                 typer.echo(f"rayhost: model {lane.name!r} failed: {lane.reason}", err=True)
             self._exit = 1
             self._going_down.set()
@@ -164,31 +293,44 @@ class Service:
         names = ", ".join(lane.name for lane in ready)
         seconds = (clock.now_ns() - self._began_ns) / 1e9
         typer.echo(f"rayhost: {names} ready after {seconds:.1f} s; try: {self._curl(ready[0])}")
-        self._hooks.fire("on_ready", self._commands.on_ready, url=url(self._listener))
+        self._notifier.ready(self._status())
+        self._hooks.fire("on_ready", self._setup.profile.hooks.on_ready, url=self._url)
 
     def _curl(self, lane: Lane) -> str:
-        if lane.chat:
-            path = "/v1/chat/completions"
-            question = "What is the capital of France? Answer with one word."
-            ask: dict[str, object] = {"messages": [{"role": "user", "content": question}]}
-        else:
-            path, ask = "/v1/completions", {"prompt": "The capital of France is"}
-        ask["temperature"] = 0
+        path, ask = _example(lane)
         body = orjson.dumps({"model": lane.name, **ask}).decode()
         headers = ["-H", "Content-Type: application/json"]
-        if self._access.ring.configured:
+        if self._setup.access.ring.configured:
             headers += ["-H", "Authorization: Bearer YOUR_KEY"]
-        return shlex.join(["curl", "-s", url(self._listener) + path, *headers, "-d", body])
+        return shlex.join(["curl", "-s", self._url + path, *headers, "-d", body])
 
     def _signalled(self, number: int) -> None:
         if self._going_down.is_set():
             _log.warning("ended by a second signal", signal=signal.Signals(number).name)
-            for keeper in self._keepers:
-                keeper.kill()
+            self._fleet.kill()
             self._hooks.kill()
             os._exit(_EXIT_NOW)
         _log.info("going down", signal=signal.Signals(number).name, drain_s=self._limits.drain_s)
         self._going_down.set()
+
+
+def _queue_bounds(limits: Limits) -> Bounds:
+    return Bounds(limits.queue, limits.queue_tokens, limits.queue_wait_s)
+
+
+def _example(lane: Lane) -> tuple[str, dict[str, object]]:
+    """Return a request that the lane's model can answer: its path and body, without the model."""
+    question = "What is the capital of France?"
+    can = lane.capabilities
+    if can is not None and can.embedding:
+        return "/v1/embeddings", {"input": question}
+    if can is not None and can.rerank:
+        documents = ["Paris is in France.", "The capital is Paris."]
+        return "/v1/rerank", {"query": question, "documents": documents}
+    if lane.chat:
+        messages = [{"role": "user", "content": f"{question} Answer with one word."}]
+        return "/v1/chat/completions", {"messages": messages, "temperature": 0}
+    return "/v1/completions", {"prompt": "The capital of France is", "temperature": 0}
 
 
 def _bounds(limits: Limits) -> ConnectionBounds:

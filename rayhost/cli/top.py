@@ -25,9 +25,10 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
+    from rayhost import admin_socket
     from rayhost.cli.frame import frame
 
-    path = socket or _only_host()
+    path = socket or admin_socket.only_host()
     state = _read(path)
     console = Console()
     if once:
@@ -38,22 +39,6 @@ def top(
             time.sleep(interval)
             before, state = state, _read(path)
             live.update(frame(state, before, console.height), refresh=True)
-
-
-def _only_host() -> Path:
-    from rayhost import admin_socket
-
-    match admin_socket.running():
-        case [path]:
-            return path
-        case []:
-            raise RayhostError(
-                f"no running host of this user found in {admin_socket.folder()}; start one with "
-                "`rayhost serve`, or name its socket with --socket"
-            )
-        case several:
-            listed = ", ".join(map(str, several))
-            raise RayhostError(f"several hosts run; choose one with --socket: {listed}")
 
 
 def _read(path: Path) -> "HostState":

@@ -6,6 +6,7 @@ from another (the vocabulary never changes after loading).
 """
 
 import ctypes
+import dataclasses
 from typing import Any
 
 import llama_cpp
@@ -14,98 +15,121 @@ from llama_cpp import llama_cpp as llama
 
 from rayhost.engine.base import Batch, EngineFailed, Facts, LoadError, Logits, State
 from rayhost.engine.codec import LlamaCodec
+from rayhost.engine.native import (
+    NativeBatch,
+    architecture_of,
+    log,
+    open_model,
+    quantization_of,
+    task_of,
+)
+from rayhost.engine.states import with_streams
 from rayhost.ipc.messages import Load
 
 _KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
-_LOG_ERROR = 4
-_LOG_CONTINUES = 5
-
-
-class _Log:
-    """llama.cpp's log, kept for its last complaint instead of printed."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self._keep = False
-        self.callback = llama.llama_log_callback(self._hear)  # llama.cpp keeps only the pointer
-
-    def _hear(self, level: int, text: bytes, _data: ctypes.c_void_p) -> None:
-        if level != _LOG_CONTINUES:
-            self._keep = level == _LOG_ERROR
-        if self._keep:
-            self.errors.append(text.decode(errors="replace").strip())
-            del self.errors[:-16]
-
-    def reason(self, fallback: str) -> str:
-        """Return the first complaint since the last `clear`: later ones only repeat the failure."""
-        return self.errors[0] if self.errors else fallback
-
-
-_log = _Log()
 
 
 class LlamaEngine:
     """A loaded model with a context of `concurrency` slots of `context` tokens each."""
 
-    def __init__(self, load: Load) -> None:
-        llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
-        llama.llama_backend_init()
-        _log.errors.clear()
-        options = llama.llama_model_default_params()
-        options.n_gpu_layers = 0
-        # llama.cpp's AMX kernels crash on Q4_1 prefill (and have given garbage: ggml-org/llama.cpp
-        # pull 16315, issue 20824). `make setup` builds without them; a foreign build may have them,
-        # and without the extra buffer types it is slower but right.
-        options.use_extra_bufts = b"AMX_INT8 = 1" not in llama.llama_print_system_info()
-        self._model = llama.llama_model_load_from_file(load.path.encode(), options)
-        if not self._model:
-            raise LoadError(_log.reason("llama.cpp could not read the model file"))
-        architecture = _metadata(self._model, "general.architecture")
+    def __init__(self, load: Load, model: Any = None) -> None:
+        """`model` is what `native.open_model` returned for it; without one, it is opened here."""
+        self._model = open_model(load) if model is None else model
+        architecture = architecture_of(self._model)
+        if task_of(self._model) != "generate":
+            raise LoadError("the model is made for embeddings or for ranking: it writes no text")
         vocab = llama.llama_model_get_vocab(self._model)
-        self._context = llama.llama_init_from_model(self._model, self._context_options(load))
-        if not self._context:
-            size = f"{load.concurrency} sequences of {load.context} tokens"
-            raise LoadError(_log.reason(f"llama.cpp could not create a context of {size}"))
-        self._memory = llama.llama_get_memory(self._context)
-        self._unified = load.kv_layout == "unified"
+        # A recurrent state cannot go back; of a sliding window the cells before it are gone.
+        self._trims = not (
+            llama.llama_model_is_recurrent(self._model)
+            or llama.llama_model_is_hybrid(self._model)
+            or llama.llama_model_n_swa(self._model) > 0
+        )
+        self._open(load)
         if not self._memory or llama.llama_model_has_encoder(self._model):
-            raise LoadError(f"the architecture {architecture!r} does not generate text")
-        self.codec = LlamaCodec(self._model, vocab, load.context)
+            raise LoadError(
+                f"the architecture {architecture!r} does not generate text, and the file names no "
+                "pooling (mean, cls, last or rank) to make embeddings by"
+            )
+        self.codec = LlamaCodec(self._model, vocab, load.context, load.chat_template)
+        if load.chat_template:
+            self.codec.try_template()
         self.facts = Facts(
             architecture=architecture,
-            quantization=(
-                llama.llama_ftype_name(llama.llama_model_ftype(self._model)) or b"unknown"
-            ).decode(),
+            quantization=quantization_of(self._model),
             parameters=llama.llama_model_n_params(self._model),
             size_bytes=llama.llama_model_size(self._model),
             context=min(load.context, llama.llama_n_ctx_seq(self._context)),
             train_context=llama.llama_model_n_ctx_train(self._model),
             vocabulary=llama.llama_vocab_n_tokens(vocab),
             concurrency=load.concurrency,
-            batch=load.batch,
+            batch=self.batch.capacity,
             chat=self.codec.has_chat,
             streams=not self._unified,
-            # A recurrent state cannot go back; of a sliding window the cells before it are gone.
-            trims=not (
-                llama.llama_model_is_recurrent(self._model)
-                or llama.llama_model_is_hybrid(self._model)
-                or llama.llama_model_n_swa(self._model) > 0
-            ),
+            trims=self._trims,
+            sliding_window=llama.llama_model_n_swa(self._model),
         )
+        self._warm_up()
+
+    def _open(self, load: Load) -> None:
+        """Create the context, and what goes with its sizes. Raises LoadError."""
+        self._load = load
+        self._context = llama.llama_init_from_model(self._model, self._context_options(load))
+        if not self._context:
+            size = f"{load.concurrency} sequences of {load.context} tokens"
+            raise LoadError(log.reason(f"llama.cpp could not create a context of {size}"))
+        self._memory = llama.llama_get_memory(self._context)
+        self._unified = load.kv_layout == "unified"
         # What the bytes of a snapshot depend on, besides the model file.
         self.state_key = " ".join(
             (
                 llama_cpp.__version__,
                 llama.llama_print_system_info().decode(),
                 f"{load.kv_type} {load.kv_layout} flash_attention={load.flash_attention}",
-                f"context={load.context}",  # a longer snapshot could not be restored
+                "" if self._trims else f"streams={self._streams}",  # see `states`
             )
         )
         self._logits_place = (0, 0)
         self._logits: Logits = np.empty((0, 0), np.float32)
         self.batch = Batch(load.batch)
-        self._raw = self._share(self.batch)
-        self._warm_up()
+        self._raw = NativeBatch(self.batch)
+
+    def resize(self, load: Load) -> bool:
+        """Take a context of other sizes or another KV type; the cells of every slot are gone.
+
+        Return whether snapshots from before can still be restored. Raises LoadError when there is
+        no room for it: then the context has its former sizes. Raises EngineFailed when there is
+        no room for those either.
+        """
+        before, key = self._load, self.state_key
+        try:
+            self._reopen(load)
+        except LoadError:
+            try:
+                self._reopen(before)
+            except LoadError as error:
+                raise EngineFailed(f"the context cannot be created again: {error}") from error
+            raise
+        return self.state_key == key
+
+    @property
+    def _streams(self) -> int:
+        return 1 if self._unified else self._load.concurrency
+
+    def _reopen(self, load: Load) -> None:
+        """Replace the context: the one before is freed first, since memory may not hold both."""
+        log.errors.clear()
+        llama.llama_free(self._context)
+        self._context = None
+        self._open(load)
+        self.facts = dataclasses.replace(
+            self.facts,
+            context=min(load.context, llama.llama_n_ctx_seq(self._context)),
+            concurrency=load.concurrency,
+            batch=load.batch,
+            streams=not self._unified,
+        )
+        self.codec.context = self.facts.context
 
     @staticmethod
     def _context_options(load: Load) -> Any:
@@ -129,20 +153,6 @@ class LlamaEngine:
         options.no_perf = True
         return options
 
-    def _share(self, batch: Batch) -> Any:
-        """Return a llama_batch over the batch's own arrays: filling those fills it."""
-        raw = llama.llama_batch()
-        pointer = ctypes.POINTER
-        raw.token = batch.tokens.ctypes.data_as(pointer(ctypes.c_int32))
-        raw.pos = batch.positions.ctypes.data_as(pointer(ctypes.c_int32))
-        raw.logits = batch.wants_logits.ctypes.data_as(pointer(ctypes.c_int8))
-        self._one_each = np.ones(batch.capacity, np.int32)
-        raw.n_seq_id = self._one_each.ctypes.data_as(pointer(ctypes.c_int32))
-        first = batch.slots.ctypes.data
-        self._slot_pointers = np.arange(batch.capacity, dtype=np.uint64) * 4 + np.uint64(first)
-        raw.seq_id = self._slot_pointers.ctypes.data_as(pointer(pointer(ctypes.c_int32)))
-        return raw
-
     def _warm_up(self) -> None:
         """Decode one token, so that the first request does not pay for cold pages and graphs.
 
@@ -161,12 +171,11 @@ class LlamaEngine:
 
     def decode(self) -> None:
         """Run the batch. Raises EngineFailed."""
-        self._raw.n_tokens = self.batch.size
-        status = llama.llama_decode(self._context, self._raw)
+        status = self._raw.decode(self._context)
         if status != 0:
             raise EngineFailed(
                 f"llama_decode returned {status} for a batch of {self.batch.size} tokens"
-                + "".join(f"; {line}" for line in _log.errors[-2:])
+                + "".join(f"; {line}" for line in log.errors[-2:])
             )
 
     def logits(self) -> Logits:
@@ -228,18 +237,17 @@ class LlamaEngine:
 
         Raises EngineFailed where they do not fit.
         """
+        if self._trims:
+            try:
+                state = with_streams(state, self._streams)
+            except ValueError as error:
+                raise EngineFailed(f"a snapshot cannot be restored: {error}") from None
         if not llama.llama_state_seq_set_data(self._context, _bytes(state), state.size, slot):
             raise EngineFailed(f"a snapshot of {state.size} bytes could not be restored")
 
 
 def _bytes(state: State) -> Any:
     return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-
-
-def _metadata(model: Any, key: str) -> str:
-    buffer = ctypes.create_string_buffer(256)
-    size = llama.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
-    return buffer.value.decode(errors="replace") if size >= 0 else "unknown"
 
 
 # The names that files are labelled with; the K types fall back where rows are no multiple of 256.
@@ -268,9 +276,8 @@ def quantize(source: str, target: str, file_type: str, embedding: str | None, th
     `embedding`, of `EMBEDDING_TYPES`, is for the token embeddings and the output matrix, which most
     small models share; None leaves it to llama.cpp. Raises LoadError with llama.cpp's reason.
     """
-    llama.llama_log_set(_log.callback, ctypes.c_void_p(0))
+    log.begin()
     llama.llama_backend_init()
-    _log.errors.clear()
     options = llama.llama_model_quantize_default_params()
     options.nthread = threads
     options.ftype = FILE_TYPES[file_type]
@@ -280,4 +287,4 @@ def quantize(source: str, target: str, file_type: str, embedding: str | None, th
         options.output_tensor_type = EMBEDDING_TYPES[embedding]
     status = llama.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(options))
     if status != 0:
-        raise LoadError(_log.reason(f"llama.cpp could not write {file_type} (status {status})"))
+        raise LoadError(log.reason(f"llama.cpp could not write {file_type} (status {status})"))

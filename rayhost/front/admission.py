@@ -2,7 +2,8 @@
 
 Invariants: the queue stays within its bounds; a run gives up its place only to one of higher
 priority, or to one whose key holds less than its share; and while a sequence is free nobody is
-refused for an estimate, so a wrong estimate is always measured anew.
+refused for an estimate, so a wrong estimate is always measured anew; of those with a deadline
+(`width`) while fewer run than are known to end in time.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from rayhost.front.drain_rate import DrainRate
 from rayhost.front.fair import Claim, FairQueue, Item, cost
 from rayhost.front.request import Priority, Standing
 from rayhost.front.speed import Speed
+from rayhost.front.width import Width
 
 # Runs that began together end together, so waits come in lumps: what is expected to end just in
 # time often ends late, and then all that was computed for it is lost.
@@ -41,7 +43,7 @@ class Refused(Generic[Item]):
 class Admission(Generic[Item]):
     """The queue of a model. `started` is what its worker was given, in the order it was.
 
-    `sequences` of those are computed together; the lane keeps it up to date.
+    `width.most` of those are computed together; the lane keeps it up to date.
     """
 
     def __init__(self, bounds: Bounds, sequences: int) -> None:
@@ -49,8 +51,12 @@ class Admission(Generic[Item]):
         self.speed = Speed()
         self.rate = DrainRate()
         self._bounds = bounds
-        self.sequences = sequences
+        self.width = Width(sequences)
         self._reading: Counter[tuple[Priority, str]] = Counter()
+
+    def limit(self, bounds: Bounds) -> None:
+        """Refuse by other bounds from now on."""
+        self._bounds = bounds
 
     # Coming.
 
@@ -83,7 +89,7 @@ class Admission(Generic[Item]):
         displaced = self._make_room(claim, idle)
         self.queue.push(item, now_ns)
         try:
-            if not idle:
+            if not idle or (_narrowed(claim) and len(_hurried(started)) >= int(self.width)):
                 self._check_wait(item, displaced, started, now_ns)
         except ApiError:
             self.queue.remove(item)
@@ -111,7 +117,7 @@ class Admission(Generic[Item]):
     ) -> None:
         claim = item.claim
         ahead = [one for one in self._ahead(item) if one not in displaced]
-        wait_ns = self._wait_ns(ahead, started)
+        wait_ns = self._wait_ns(claim, ahead, started)
         if claim.priority is not Priority.BATCH and wait_ns > self._bounds.wait_s * 1e9:
             raise self._overloaded(
                 ahead,
@@ -133,7 +139,7 @@ class Admission(Generic[Item]):
     def standing(self, item: Item, started: Sequence[Item]) -> Standing:
         """Return the place of a waiting run."""
         ahead = list(self._ahead(item))
-        wait_ns = self._wait_ns(ahead, started)
+        wait_ns = self._wait_ns(item.claim, ahead, started)
         return Standing(len(ahead) + 1, wait_ns / 1e9 if wait_ns else None)
 
     def _ahead(self, item: Item) -> Iterator[Item]:
@@ -142,17 +148,24 @@ class Admission(Generic[Item]):
                 return
             yield one
 
-    def _wait_ns(self, ahead: list[Item], started: Sequence[Item]) -> float:
-        """Return how long until a sequence is free for the one behind `ahead`; 0 if unknown.
+    def _wait_ns(self, claim: Claim, ahead: Sequence[Item], started: Sequence[Item]) -> float:
+        """Return how long until the one behind `ahead` has a sequence; 0 if unknown.
 
-        One sequence becomes free in each `sequences`-th of a run's time.
+        One with a deadline is also reckoned to be one of as few as the width lets run together.
         """
+        wait_ns = self._turn_ns(self.width.most, ahead, started)
+        if not _narrowed(claim):
+            return wait_ns
+        return max(wait_ns, self._turn_ns(int(self.width), _hurried(ahead), _hurried(started)))
+
+    def _turn_ns(self, together: int, ahead: Sequence[Item], started: Sequence[Item]) -> float:
+        """Of as many as run together one becomes free in each such part of a run's time."""
         runs = [self._run_ns(one) for one in started]
-        if len(runs) < self.sequences:
+        if len(runs) < together:
             return 0.0
         first = sum(runs) / len(runs)
-        before = sum(runs[self.sequences :]) + sum(map(self._run_ns, ahead))
-        return (first + before) / self.sequences
+        before = sum(runs[together:]) + sum(map(self._run_ns, ahead))
+        return (first + before) / together
 
     def _run_ns(self, item: Item) -> float:
         return self.speed.run_ns(item.claim.prompt, item.claim.answer)
@@ -167,7 +180,7 @@ class Admission(Generic[Item]):
         deadline_ns = item.claim.deadline_ns
         if deadline_ns is None or (now_ns < deadline_ns and len(self.queue) < 2):
             return None
-        ends_ns = now_ns + self._wait_ns([], started) + self._run_ns(item)
+        ends_ns = now_ns + self._wait_ns(item.claim, [], started) + self._run_ns(item)
         if ends_ns <= deadline_ns:
             return None
         return DeadlineExceeded(
@@ -176,6 +189,25 @@ class Admission(Generic[Item]):
             else "the request waited until too little of its time-out was left to answer it",
             retry_after=self.rate.retry_after(len(self.queue)),
         )
+
+    def missed(self, item: Item, answered: int, begun_ns: int, now_ns: int) -> bool:
+        """A run was not answered in time; tell whether fewer are let run together for it.
+
+        One that could not have been even alone says nothing, nor one whose answer turned out
+        longer than those before: `answered` is how many tokens it had.
+        """
+        deadline_ns = item.claim.deadline_ns or now_ns
+        possible = (deadline_ns - begun_ns) * int(self.width) >= self._run_ns(item)
+        if not possible or answered > item.claim.answer or not _narrowed(item.claim):
+            return False
+        before = int(self.width)
+        self.width.missed(begun_ns, now_ns)
+        return int(self.width) < before
+
+    def in_time(self, claim: Claim) -> None:
+        """A run was answered."""
+        if _narrowed(claim):
+            self.width.kept()
 
     def ended(self, item: Item, prompt: int, answer: int) -> None:
         """Charge a run's key for what was computed of it; for one that never started, nothing."""
@@ -218,3 +250,12 @@ class Admission(Generic[Item]):
             code="displaced",
             retry_after=retry_after,
         )
+
+
+def _narrowed(claim: Claim) -> bool:
+    """Tell whether the width counts for a run: a deadline, but not the highest priority."""
+    return claim.deadline_ns is not None and claim.priority is not Priority.HIGH
+
+
+def _hurried(runs: Sequence[Item]) -> list[Item]:
+    return [one for one in runs if _narrowed(one.claim)]

@@ -27,8 +27,9 @@ _counted = attrgetter(
 # Drawn, so that nobody can prepare two prompts with one key, to have the answer to theirs served to
 # others. A key means nothing outside its process.
 _SEED = secrets.randbits(64)
-# Keys of a mapping sorted, whatever order the client sent them in.
-_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+# Mappings in the order they came in: `http` makes its own of what has none, and templates print a
+# schema, a call's arguments and the options in the client's.
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def canonical_key(request: GenerateRequest) -> bytes:
@@ -40,7 +41,7 @@ def canonical_key(request: GenerateRequest) -> bytes:
     parts = (
         type(prompt).__name__,
         prompt,
-        frozenset(request.stop),  # the stop string that completes first ends the text
+        sorted(set(request.stop)),  # the stop string that completes first ends the text
         _choices(request.sampling, request.seeded),
         _counted(request),
     )
@@ -59,13 +60,25 @@ def _choices(sampling: Sampling, seeded: bool) -> tuple[object, ...]:
         sampling.frequency_penalty + 0.0,
         sampling.repeat_penalty,
     )
+    best = (
+        penalties,
+        sampling.repeat_last_n if penalties != (0.0, 0.0, 1.0) else None,
+        sampling.logit_bias,
+        sampling.ignore_eos,
+        sampling.dry,
+    )
     if sampling.temperature == 0:
-        return penalties
-    return (
-        *penalties,
-        sampling.temperature,
+        return best
+    truncations = (
         sampling.top_p,
         sampling.top_k,
         sampling.min_p + 0.0,
+        sampling.typical_p,
+        sampling.xtc,
+    )
+    return (
+        *best,
+        sampling.temperature,
+        sampling.mirostat or truncations,
         sampling.seed if seeded else None,
     )

@@ -1,17 +1,25 @@
 """A flight: one run and everybody who asked for just that, each reading at a pace of their own.
 
 Invariant: the text is held once, as pieces that only grow; a listener is a position in them. The
-run is the oldest listener's, whose id its log line bears, and stops when the last one leaves.
+run is the oldest listener's, whose id its log line bears, and stops when the last one leaves. It
+waits on the terms of one of them: what these forbid ends that one's request, never another's.
 Used by `sharing` alone.
 """
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import AsyncIterator, Callable
 
+from rayhost.errors import ApiError, DeadlineExceeded, Overloaded, QueueFull
 from rayhost.front.lane import Lane
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing, Times
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Piece, Standing, Times
 from rayhost.front.run import ActiveRun
+
+# A run's deadline may come so much before that of one who joins it, as a part of its time-out:
+# requests that are sent together do not come at the same instant.
+SLACK = 0.05
+_OF_TERMS = (QueueFull, Overloaded, DeadlineExceeded)
 
 
 class Flight:
@@ -24,9 +32,12 @@ class Flight:
         self.pieces: list[str] = []
         self.run: ActiveRun | None = None  # once it is queued
         self.identity: bytes | None = None  # of the model when it was
-        self._terms = request.terms
+        self.admitted = False
+        self._terms = request.terms  # that it waits on
+        self._until_s = _until_s(request)
         self._on_end = on_end
-        self._owner: Listener | None = None
+        self._owner: Listener | None = None  # whose id the run's log line bears
+        self._payer: Listener | None = None  # whose terms those are
         self._listeners: dict[Listener, None] = {}  # the oldest first
         self._flying = asyncio.create_task(self._fly(lane, request))
         self._flying.add_done_callback(self._landed)
@@ -48,9 +59,10 @@ class Flight:
     def suits(self, request: GenerateRequest) -> bool:
         """Tell whether a request that asks the same may wait for this run instead of its own.
 
-        Not for one that could end with its owner's deadline, or wait longer than its own would.
+        Not for one that would end before its own had to, or wait longer than its own would.
         """
-        if self._terms.timeout_ms is not None:
+        slack_s = SLACK * (request.terms.timeout_ms or 0) / 1000
+        if _until_s(request) > self._until_s + slack_s:
             return False
         return bool(self.pieces) or request.terms.priority >= self._terms.priority
 
@@ -60,6 +72,7 @@ class Flight:
         """Return a new listener, who must be closed; `on_left` is told of those without a run."""
         listener = Listener(self, request, cache, on_left)
         self._listeners[listener] = None
+        self._payer = self._payer or listener
         return listener
 
     def leave(self, listener: "Listener") -> bool:
@@ -77,14 +90,41 @@ class Flight:
         return True
 
     async def _fly(self, lane: Lane, request: GenerateRequest) -> Finish:
+        while True:
+            try:
+                return await self._run(lane, request)
+            except _OF_TERMS as refusal:
+                request = self._next(refusal)
+
+    async def _run(self, lane: Lane, request: GenerateRequest) -> Finish:
         run = await lane.submit(request)
         self._hand_over(run)
-        self.run, self.identity = run, lane.identity
+        self.run, self.identity, self.admitted = run, lane.identity, True
         self._tell()
         async for piece in run:
-            self.pieces.append(piece)
+            self.pieces.append(piece.text)
             self._tell()
         return run.finish
+
+    def _next(self, refusal: ApiError) -> GenerateRequest:
+        """End the request on whose terms nothing can be had; return another's, or raise `refusal`.
+
+        Of those whose own deadline comes last, as the run ends by it, the oldest. Once there is
+        text, which others may have sent on, there is no way back.
+        """
+        if self.pieces:
+            raise refusal
+        if self._payer in self._listeners:
+            del self._listeners[self._payer]
+            self._payer.refuse(refusal, told=self.admitted and self._payer is self._owner)
+        if not self._listeners:
+            raise refusal
+        self.admitted, self._owner = False, None
+        self._payer = max(self._listeners, key=lambda one: one.until_s)
+        self._until_s = self._payer.until_s
+        request = self._payer.take_over()
+        self._terms = request.terms
+        return request
 
     def _landed(self, flying: "asyncio.Task[Finish]") -> None:
         if not flying.cancelled():
@@ -115,6 +155,11 @@ class Listener:
         self._on_left = on_left
         self._read = 0  # pieces
         self._left = False
+        # The run ends by its payer's deadline; one who joined it brings a deadline of its own.
+        self.until_s = _until_s(request) if cache == "joined" else math.inf
+        self._late = False
+        self._refusal: ApiError | None = None  # of this listener alone
+        self._told = False  # the refused run's log line was this listener's
 
     @property
     def run(self) -> ActiveRun:
@@ -124,9 +169,19 @@ class Listener:
         return self._flight.run
 
     @property
+    def tool_syntax(self) -> str:
+        """How the answer writes calls of tools; empty: it has none."""
+        return self.run.tool_syntax
+
+    @property
     def finish(self) -> Finish:
         """How it ended; only after the iteration ended normally."""
         return self.run.finish
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How long the prompt is."""
+        return self.run.prompt_tokens
 
     @property
     def times(self) -> Times:
@@ -139,7 +194,8 @@ class Listener:
 
     async def admitted(self) -> None:
         """Return once the run is queued. Raises as `Front.submit` does."""
-        while self._flight.run is None:
+        while not self._flight.admitted:
+            self._check()
             if self._flight.over:
                 self._flight.result()
             await self._news()
@@ -147,33 +203,72 @@ class Listener:
     def forsake(self) -> bool:
         """Leave without a run. Return whether there is one by now that tells of this request."""
         self._left = True
-        return self._flight.leave(self)
+        return self._told if self._refusal else self._flight.leave(self)
+
+    def refuse(self, refusal: ApiError, *, told: bool) -> None:
+        """Have the request end with `refusal`, out of the flight; `told`: its line is written."""
+        self._refusal, self._told = refusal, told
+        self.news.set()
+
+    def take_over(self) -> GenerateRequest:
+        """Return the request with what is left of its time, which is the run's from now on."""
+        until_s, self.until_s = self.until_s, math.inf
+        if until_s == math.inf:
+            return self.request
+        left_s = until_s - asyncio.get_running_loop().time()
+        terms = dataclasses.replace(self.request.terms, timeout_ms=max(1, round(left_s * 1000)))
+        return dataclasses.replace(self.request, terms=terms)
 
     def close(self) -> None:
         """Leave the flight. Harmless after the end."""
-        if not self._left:
-            self._left = True
-            outcome = self.run.outcome or "cancelled"
-            if not self._flight.leave(self):
-                self._on_left(self, outcome)
+        if self._left:
+            return
+        outcome = self._outcome()
+        if not self.forsake():
+            self._on_left(self, outcome)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    def _outcome(self) -> str:
+        if self._refusal is not None:
+            return self._refusal.code
+        if self._late:
+            return DeadlineExceeded.code
+        return (self._flight.admitted and self.run.outcome) or "cancelled"
+
+    def _check(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
         """Yield the text from its beginning; what came while the reader was busy, at once."""
         pieces = self._flight.pieces
         while True:
             if self._read < len(pieces):
                 new = pieces[self._read :]
                 self._read = len(pieces)
-                yield "".join(new)
-            elif self._flight.over:
+                yield Piece("".join(new))
+                continue
+            self._check()
+            if self._flight.over:
                 self._flight.result()
                 return
-            else:
-                await self._news()
+            await self._news()
 
     async def _news(self) -> None:
         self.news.clear()
-        await self.news.wait()
+        try:
+            async with asyncio.timeout_at(None if self.until_s == math.inf else self.until_s):
+                await self.news.wait()
+        except TimeoutError:
+            self._late = True
+            raise DeadlineExceeded("the time-out was over while the answer was computed") from None
+
+
+def _until_s(request: GenerateRequest) -> float:
+    """Return when a request that comes now must be answered, by the loop's clock."""
+    timeout_ms = request.terms.timeout_ms
+    if timeout_ms is None:
+        return math.inf
+    return asyncio.get_running_loop().time() + timeout_ms / 1000
 
 
 OnLeft = Callable[[Listener, str], None]

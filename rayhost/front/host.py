@@ -1,6 +1,7 @@
 """The front as the HTTP layer sees it: models by name, their lanes, and whether we are going down.
 
-Holds no request itself; `cli.serve` builds it and the supervisor moves its lanes.
+Holds no request itself; `cli.service` builds it, the supervisor moves its lanes, and the governor
+sets `relief`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from rayhost import clock
 from rayhost.errors import ApiError, ModelNotFound, Unavailable
 from rayhost.front.lane import Lane
-from rayhost.front.request import GenerateRequest, ModelCard, Recalled, Run, WorkerHealth
+from rayhost.front.relief import NONE, Relief
+from rayhost.front.request import (
+    GenerateRequest,
+    ModelCard,
+    Question,
+    Reading,
+    Recalled,
+    Run,
+    Terms,
+    WorkerHealth,
+)
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.sharing import Share, Sharing
 from rayhost.front.tally import Tally
@@ -27,16 +38,26 @@ class Host:
         share: Mapping[str, Share] | None = None,
     ) -> None:
         """`share` says, by a model's name, which of its answers are shared."""
-        self._lanes = tuple(lanes)
+        self._lanes: tuple[Lane, ...] = ()
         self._cache = ResultCache(0, 0) if cache is None else cache
         self._tally = Tally(metrics)
         self._health = health
         self._created = int(clock.unix_seconds())
         self._draining = False
+        self.relief: Relief = NONE
+        self._sharing: dict[tuple[Lane, Share], Sharing] = {}
         self._by_name: dict[str, Sharing] = {}
+        self.serve(lanes, share or {})
+
+    def serve(self, lanes: Sequence[Lane], share: Mapping[str, Share]) -> None:
+        """Let names lead to these lanes from now on; requests of others go on where they are."""
+        old, self._sharing = self._sharing, {}
+        self._lanes = tuple(lanes)
+        self._by_name = {}
         for lane in lanes:
-            kind = (share or {}).get(lane.name, "reproducible")
-            sharing = Sharing(lane, self._cache, kind, self._tally)
+            kind = share.get(lane.name, "reproducible")
+            sharing = old.get((lane, kind)) or Sharing(lane, self._cache, kind, self._tally)
+            self._sharing[lane, kind] = sharing
             self._by_name.update(dict.fromkeys((lane.name, *lane.aliases), sharing))
 
     def cards(self) -> Sequence[ModelCard]:
@@ -49,6 +70,8 @@ class Host:
                 reason=lane.reason,
                 created=self._created,
                 context=lane.context,
+                concurrency=lane.concurrency,
+                capabilities=lane.capabilities,
             )
             for lane in self._lanes
         ]
@@ -65,10 +88,9 @@ class Host:
         """Take no new request from now on; those that were taken go on."""
         self._draining = True
 
-    async def idle(self) -> None:
-        """Return once no request is left; with `drain`, none will come."""
-        for lane in self._lanes:
-            await lane.idle.wait()
+    def relieve(self, relief: Relief) -> None:
+        """Spare requests this from now on."""
+        self.relief = relief
 
     def recall(self, request: GenerateRequest) -> Recalled | None:
         """Return the answer if it is known already; that ends the request."""
@@ -77,12 +99,22 @@ class Host:
 
     async def submit(self, request: GenerateRequest) -> Run:
         """Return a queued run. Raises as `front.request.Front.submit` says."""
+        model = ""
         try:
             sharing = self._find(request.model)
+            model = sharing.model
+            self.relief.check(request)
         except ApiError as error:
-            self._tally.refused("", request, error.code)
+            self._tally.refused(model, request, error.code)
             raise
-        return await sharing.submit(request)
+        shortened = self.relief.shortened(request)
+        if shortened is not request:
+            self._tally.shortened(model)
+        return await sharing.submit(shortened)
+
+    async def ask(self, model: str, question: Question, terms: Terms) -> Reading:
+        """Return what a model's text thread makes of a question. Raises as `Front.ask` says."""
+        return await self._find(model).ask(question, terms)
 
     def purge_cache(self) -> int:
         """Forget every answer that was kept; return how many there were."""

@@ -11,6 +11,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,7 +70,7 @@ def read(path: Path) -> tuple[Key, ...] | None:
 
 
 def write(path: Path, keys: tuple[Key, ...]) -> None:
-    """Replace the file by one with these keys, which only its owner may read.
+    """Replace the file by one with these keys, which only its owner may read if it is new.
 
     Raises RayhostError, for a key that is not valid too.
     """
@@ -87,6 +88,10 @@ def _replace(path: Path, text: bytes) -> None:
     beside = path.with_name(f".{path.name}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        if path.exists():  # who could read it can go on: a service whose keys root writes
+            about = path.stat()
+            os.fchown(descriptor, about.st_uid, about.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
         file.write(text)
         file.flush()
         os.fsync(descriptor)

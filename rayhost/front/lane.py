@@ -17,22 +17,45 @@ from rayhost.errors import (
     ApiError,
     ContextLengthExceeded,
     DeadlineExceeded,
+    QueueFull,
     Unavailable,
     WorkerLost,
 )
 from rayhost.front.admission import Admission, Bounds
 from rayhost.front.blame import Death
+from rayhost.front.capabilities import capabilities, check_input, check_task
 from rayhost.front.fair import Claim
 from rayhost.front.preemption import Held, victims
-from rayhost.front.prompts import Outlet, Prompts, check, numbers, refusal
-from rayhost.front.request import GenerateRequest, Priority, Standing
+from rayhost.front.prompts import Outlet, Prompts, check, check_bias, numbers, refusal
+from rayhost.front.request import (
+    Capabilities,
+    GenerateRequest,
+    Priority,
+    Question,
+    Reading,
+    Standing,
+    Terms,
+)
 from rayhost.front.run import ActiveRun, summary
 from rayhost.front.state import RequestState
-from rayhost.ipc.messages import Cancel, Finished, Message, Prepared, Ready, Rejected, Tokens
+from rayhost.ipc.messages import (
+    Cancel,
+    Converted,
+    Embedded,
+    Finished,
+    Message,
+    Prepared,
+    Ready,
+    Rejected,
+    Tokens,
+    Unexpected,
+    unpack_tokens,
+)
 from rayhost.metrics import Metrics
 
-State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped"]
+State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped", "unloaded"]
 LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
+MAX_ASKING = 64  # questions at a time, each a body of at most the profile's size
 
 _log = structlog.get_logger("rayhost.request")
 
@@ -61,21 +84,31 @@ class Lane:
         self.reason = ""
         self.context = 0
         self.chat = False
+        self.capabilities: Capabilities | None = None  # of the last worker
         self.identity = b""  # of all that answers depend on; empty before the first worker
         self.concurrency = concurrency
+        self.on_wanted: Callable[[], None] = lambda: None  # somebody asks while it is unloaded
         self._vocabulary = 0
+        self._ahead = LOOK_AHEAD
         self._metrics = metrics
         self._spent = spent
         self._link: Outlet | None = None
         self._settled = asyncio.Event()  # a worker is attached, or there will never be one
         self._closing: ApiError | None = None
         self._open = 0  # requests that came and have not ended
+        self._asking = 0  # questions that are no requests: nothing of them is queued or run
+        self._used_ns = clock.now_ns()
         self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
         self._prompts = Prompts()
         self._admission = Admission[ActiveRun](bounds, concurrency)
         self._queue = self._admission.queue
         self._started: dict[int, ActiveRun] = {}
+
+    @property
+    def idle_ns(self) -> int:
+        """For how long nobody has asked anything of the model; 0 while somebody does."""
+        return 0 if self._open or self._asking else clock.now_ns() - self._used_ns
 
     @property
     def queued(self) -> int:
@@ -101,16 +134,26 @@ class Lane:
                 age_s=(now_ns - run.arrived_ns) / 1e9,
             )
 
+    def limit(self, bounds: Bounds) -> None:
+        """Refuse by other bounds from now on; who waits already stays."""
+        self._admission.limit(bounds)
+
     # What the supervisor says.
 
     def attach(self, link: Outlet, ready: Ready) -> None:
-        """A worker is ready for work, perhaps with another context or model than the last one."""
+        """A worker is ready for work, perhaps with another context or model than the last one.
+
+        The same worker may say so again, having taken another context: it goes on with its runs.
+        """
         replaced = self._vocabulary not in (0, ready.vocabulary)
         self._link = link
         self.context = ready.context
         self.chat = ready.chat
+        self.capabilities = capabilities(ready)
+        # Prompts that become vectors are computed in one step: the next ones are to be at hand.
+        self._ahead = LOOK_AHEAD if ready.task == "generate" else self.concurrency
         self._vocabulary = ready.vocabulary
-        self._admission.sequences = self.concurrency
+        self._admission.width.most = self.concurrency
         for run in list(self._queue):
             run.fit(ready.context)
             if how := _verdict(run, ready, replaced):
@@ -137,6 +180,7 @@ class Lane:
             if run is culprit:
                 continue
             run.record.lost(death)
+            run.interrupted = True
             self._queue.returned(run)
         if culprit is not None:
             self._end(culprit, WorkerLost("the worker died again and again on this request"))
@@ -152,6 +196,7 @@ class Lane:
             self._link.send(run.number, Cancel())
         run.number = next(numbers)
         run.gave_way += 1
+        run.interrupted = True
         self._queue.yielded(run, clock.now_ns())
         self._metrics.degraded(self.name, "preempted")
 
@@ -164,6 +209,14 @@ class Lane:
             self._withdraw(run)
             self._end(run, error)
 
+    def turn_away(self, error: ApiError | None) -> None:
+        """While there is no worker, answer whoever asks with `error`; None: let them wait again."""
+        self._closing = error
+        if error is not None:
+            self._settled.set()
+        elif self._link is None:
+            self._settled.clear()
+
     # What the HTTP layer asks.
 
     async def submit(self, request: GenerateRequest) -> ActiveRun:
@@ -173,21 +226,23 @@ class Lane:
         self._admission.read(claim, self._idle())
         self._count(+1)
         try:
-            prompt = await self._read(request, claim)
+            read = await self._read(request, claim)
             if self._closing is not None:  # after the tokens came, before this task had its turn
                 raise self._closing.with_traceback(None)
             run = ActiveRun(
                 model=self.name,
                 number=next(numbers),
                 request=request,
-                prompt=prompt,
+                prompt=unpack_tokens(read.tokens),
+                constraint=read.constraint,
+                tool_syntax=read.tool_syntax,
                 context=self.context,
                 arrived_ns=arrived,
                 claim=claim,
                 on_close=self._cancel,
                 standing=self._standing,
             )
-            claim.prompt, claim.most = len(prompt), run.max_tokens
+            claim.prompt, claim.most = len(run.prompt), run.max_tokens
             claim.answer = self._admission.speed.expected(run.max_tokens)
             displaced = self._admission.offer(
                 run, started=self._at_work(), idle=self._idle(), now_ns=clock.now_ns()
@@ -204,24 +259,44 @@ class Lane:
         self._dispatch()
         return run
 
-    async def _read(self, request: GenerateRequest, claim: Claim) -> list[int]:
-        """Return the prompt's tokens, which can run. Raises as `submit` does."""
+    async def ask(self, question: Question, terms: Terms) -> Reading:
+        """Return what the worker's text thread makes of a question. Raises as `Front.ask` does."""
+        if self._asking >= MAX_ASKING:
+            raise QueueFull(
+                f"{MAX_ASKING} questions about text are being answered already", retry_after=1
+            )
+        limit_s = None if terms.timeout_ms is None else terms.timeout_ms / 1000
+        self._asking += 1
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._prompts.ask(question, self._worker)
+        except TimeoutError:
+            raise self._late("before the text was read") from None
+        finally:
+            self._asking -= 1
+            self._used_ns = clock.now_ns()
+
+    async def _read(self, request: GenerateRequest, claim: Claim) -> Prepared:
+        """Return the prompt's tokens, which can run, and more. Raises as `submit` does."""
         left_ns = None if claim.deadline_ns is None else claim.deadline_ns - clock.now_ns()
         try:
             async with asyncio.timeout(None if left_ns is None else left_ns / 1e9):
-                prompt = await self._prompts.read(request.prompt, self._worker)
+                await self._worker()
+                if self.capabilities is not None:
+                    check_task(request, self.name, self.capabilities)
+                read = await self._prompts.read(request.prompt, self._worker, request.constraint)
         except TimeoutError:
-            raise DeadlineExceeded("the time-out was over before the prompt was read") from None
+            raise self._late("before the prompt was read") from None
         finally:
             self._admission.was_read(claim)
-        check(
-            prompt,
-            request.prompt,
-            model=self.name,
-            context=self.context,
-            vocabulary=self._vocabulary,
-        )
-        return prompt
+        model, context, vocabulary = self.name, self.context, self._vocabulary
+        prompt = unpack_tokens(read.tokens)
+        if request.task == "generate":
+            check(prompt, request.prompt, model=model, context=context, vocabulary=vocabulary)
+            check_bias(request.sampling, model=model, vocabulary=vocabulary)
+        else:
+            check_input(prompt, model=model, context=context, vocabulary=vocabulary)
+        return read
 
     def _standing(self, run: ActiveRun) -> Standing | None:
         """Return where a run waits; None for one that is being answered, or over."""
@@ -240,6 +315,8 @@ class Lane:
 
     async def _worker(self) -> Outlet:
         while True:
+            if self.state == "unloaded":
+                self.on_wanted()
             await self._settled.wait()
             if self._closing is not None:
                 # The same error each time; its traceback would grow by every request it ends.
@@ -259,11 +336,11 @@ class Lane:
                         self._metrics.gap(self.name, gap_ns, len(message.ids))
                     if was_suspect and not run.record.suspect:  # the next one may be tried
                         self._dispatch()
-            case Finished():
+            case Finished() | Embedded():
                 if run := self._started.pop(number, None):
                     self._end(run, message)
                     self._dispatch()
-            case Prepared():
+            case Prepared() | Converted():
                 self._prompts.answer(number, message)
             case Rejected():
                 if self._prompts.answer(number, message):
@@ -272,7 +349,7 @@ class Lane:
                     self._end(run, refusal(message))
                     self._dispatch()
             case _:
-                raise ValueError(f"a ready worker does not send {type(message).__name__}")
+                raise Unexpected(f"a ready worker does not send {type(message).__name__}")
 
     def _dispatch(self) -> None:
         """Start what the worker can take now.
@@ -294,13 +371,24 @@ class Lane:
                 continue
             for other in self._in_the_way_of(run, now_ns):
                 self._preempt(other)
-            if len(self._started) >= self.concurrency + LOOK_AHEAD:
+            if len(self._started) >= self.concurrency + self._ahead:
                 return
             self._queue.pop(now_ns)
+            run.urgent = self._urgent(run)
             self._started[run.number] = run
             run.record.begin()
             run.given_ns = now_ns
             self._link.send(run.number, run.start_message())
+
+    def _urgent(self, run: ActiveRun) -> bool:
+        """Tell whether the worker is to compute it before what it was given earlier.
+
+        High priority, and a lower one whose turn has come before higher ones that wait.
+        """
+        priority = run.claim.priority
+        return priority is Priority.HIGH or any(
+            self._queue.size(n) for n in Priority if n < priority
+        )
 
     def _in_the_way_of(self, run: ActiveRun, now_ns: int) -> list[ActiveRun]:
         priority = run.claim.priority
@@ -319,9 +407,18 @@ class Lane:
 
     def _expire(self, run: ActiveRun) -> None:
         self._withdraw(run)
+        # One that was interrupted says nothing of how many are computed together.
+        if run.given_ns and not run.interrupted:
+            now_ns = clock.now_ns()
+            if self._admission.missed(run, len(run.produced), run.given_ns, now_ns):
+                self._metrics.degraded(self.name, "narrowed")
         done = f"with {len(run.produced)} tokens of its answer" if run.given_ns else "waiting"
-        self._end(run, DeadlineExceeded(f"the time-out was over {done}"))
+        self._end(run, self._late(done))
         self._dispatch()
+
+    def _late(self, how_far: str) -> DeadlineExceeded:
+        retry_after = self._admission.rate.retry_after(len(self._queue))
+        return DeadlineExceeded(f"the time-out was over {how_far}", retry_after=retry_after)
 
     def _withdraw(self, run: ActiveRun) -> None:
         if self._started.pop(run.number, None) is None:
@@ -329,14 +426,17 @@ class Lane:
         elif self._link is not None:
             self._link.send(run.number, Cancel())
 
-    def _end(self, run: ActiveRun, how: Finished | ApiError | Literal["length"] | None) -> None:
+    def _end(self, run: ActiveRun, how: Finished | Embedded | ApiError | None) -> None:
         """The one way out of the lane: the run gets its outcome, the operator a log line."""
         match how:
             case Finished():
                 run.end(how)
+                self._admission.in_time(run.claim)
                 self._learn(run)
-            case "length":
-                run.end_outgrown()
+            case Embedded():
+                run.embedded(how)
+                self._admission.in_time(run.claim)
+                self._learn(run)
             case None:
                 run.cancel()
             case _:
@@ -372,6 +472,7 @@ class Lane:
 
     def _count(self, change: int) -> None:
         self._open += change
+        self._used_ns = clock.now_ns()
         if self._open:
             self.idle.clear()
         else:
@@ -402,14 +503,12 @@ def _held(run: ActiveRun) -> Held:
     )
 
 
-def _verdict(run: ActiveRun, ready: Ready, replaced: bool) -> ApiError | Literal["length"] | None:
-    """Return how a run ends that this worker cannot carry on; None for one that it can."""
-    if replaced:
+def _verdict(run: ActiveRun, ready: Ready, replaced: bool) -> ApiError | None:
+    """Return why this worker cannot carry a run on; None where it can."""
+    if replaced or ready.task != run.request.task:
         return Unavailable("the model was replaced", code="model_replaced", retry_after=1)
-    if not run.outgrown:
+    if run.produced or run.max_tokens >= (run.request.task == "generate"):
         return None
-    if run.produced:
-        return "length"
     return ContextLengthExceeded(
         f"The model's context was made smaller meanwhile: it has {ready.context} tokens now, and "
         f"your prompt {len(run.prompt)}."

@@ -6,12 +6,12 @@ and heard no more; its status page stays readable until `close`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from rayhost.ipc.channel import CorruptFrame, End
-from rayhost.ipc.messages import Message, decode, encode
+from rayhost.ipc.messages import Message, Unexpected, decode, encode
 
 _FRAMES_AT_ONCE = 64  # then other clients of the event loop get their turn
 
@@ -64,12 +64,18 @@ class Link:
             self._watch_space(False)
 
     def _receive(self) -> None:
-        try:
-            frames = self._end.receiver.receive(_FRAMES_AT_ONCE)
-            for kind, request_id, payload in frames:
-                message = decode(kind, payload)
+        for request_id, message in self._messages():
+            try:
                 if not self._deaf:
                     self._on_message(request_id, message)
+            except Unexpected as error:
+                self._break(str(error))
+
+    def _messages(self) -> Iterator[tuple[int, Message]]:
+        """Yield what came, up to the first that cannot be understood."""
+        try:
+            for kind, request_id, payload in self._end.receiver.receive(_FRAMES_AT_ONCE):
+                yield request_id, decode(kind, payload)
         except (CorruptFrame, msgspec.DecodeError, ValueError) as error:
             self._break(f"unreadable message: {error}")
 

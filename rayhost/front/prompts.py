@@ -13,8 +13,25 @@ from typing import Protocol
 
 from rayhost.errors import ApiError, ContextLengthExceeded, InvalidRequest, WorkerLost
 from rayhost.front.blame import Death, Record
-from rayhost.front.request import ChatPrompt, Prompt, TextPrompt, TokenPrompt
-from rayhost.ipc.messages import Cancel, Message, Prepare, Prepared, Rejected, unpack_tokens
+from rayhost.front.request import (
+    ChatPrompt,
+    PairPrompt,
+    Prompt,
+    Question,
+    Reading,
+    TextPrompt,
+    TokenPrompt,
+)
+from rayhost.ipc.messages import (
+    Cancel,
+    Constraint,
+    Message,
+    Prepare,
+    Prepared,
+    Rejected,
+    Sampling,
+    pack_tokens,
+)
 
 numbers = itertools.count(1)  # what frames call a request; unique in this front
 
@@ -36,7 +53,7 @@ class _Lost(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Question:
-    prepare: Prepare
+    message: Question
     record: Record = field(default_factory=Record)
 
 
@@ -45,37 +62,56 @@ class Prompts:
 
     def __init__(self) -> None:
         self._open: set[_Question] = set()
-        self._asked: dict[int, tuple[_Question, asyncio.Future[list[int]]]] = {}  # oldest first
+        self._asked: dict[int, tuple[_Question, asyncio.Future[Reading]]] = {}  # oldest first
 
     @property
     def suspect(self) -> bool:
         """True while a prompt is open that a worker may have died of."""
         return any(question.record.suspect for question in self._open)
 
-    async def read(self, prompt: Prompt, worker: Worker) -> list[int]:
+    async def read(
+        self, prompt: Prompt, worker: Worker, constraint: Constraint | None = None
+    ) -> Prepared:
         """Return a prompt's tokens, not yet checked; waits for a worker that is starting.
 
-        Raises InvalidRequest when the worker rejects the prompt, WorkerLost when workers die of it,
-        and what `worker` and `fail` raise.
+        With it comes what the answer is held to: the `constraint`, or what tools make of it.
+        Raises InvalidRequest when the worker rejects the prompt or the constraint, WorkerLost when
+        workers die of it, and what `worker` and `fail` raise.
         """
         match prompt:
             case TokenPrompt():
-                await worker()
-                return list(prompt.tokens)
+                tokens = pack_tokens(list(prompt.tokens))
+                if constraint is None:
+                    await worker()
+                else:  # to be compiled
+                    await self._prepared(Prepare(None, "", constraint=constraint), worker)
+                return Prepared(tokens, constraint)
             case ChatPrompt():
-                return await self._prepare(Prepare(prompt.messages, None), worker)
+                chat = Prepare(
+                    prompt.messages,
+                    None,
+                    tools=prompt.tools,
+                    continue_final=prompt.continue_final,
+                    constraint=constraint,
+                    options=prompt.options,
+                )
+                return await self._prepared(chat, worker)
             case TextPrompt():
-                return await self._prepare(Prepare(None, prompt.text), worker)
+                text = Prepare(None, prompt.text, suffix=prompt.suffix, constraint=constraint)
+                return await self._prepared(text, worker)
+            case PairPrompt():
+                pair = Prepare(None, prompt.query, document=prompt.document)
+                return await self._prepared(pair, worker)
 
-    def answer(self, number: int, message: Prepared | Rejected) -> bool:
+    def answer(self, number: int, message: Reading | Rejected) -> bool:
         """Take a worker's answer. Return whether it was to an open question."""
         _, future = self._asked.get(number, (None, None))
         if future is None or future.done():
             return False
-        if isinstance(message, Prepared):
-            future.set_result(unpack_tokens(message.tokens))
-        else:
+        if isinstance(message, Rejected):
             future.set_exception(refusal(message))
+        else:
+            future.set_result(message)
         return True
 
     def fail(self, error: ApiError) -> None:
@@ -101,8 +137,15 @@ class Prompts:
             future.set_exception(_Lost())
         return guilty
 
-    async def _prepare(self, prepare: Prepare, worker: Worker) -> list[int]:
-        question = _Question(prepare)
+    async def _prepared(self, prepare: Prepare, worker: Worker) -> Prepared:
+        reading = await self.ask(prepare, worker)
+        if not isinstance(reading, Prepared):
+            raise TypeError(f"a prompt was answered with {type(reading).__name__}")
+        return reading
+
+    async def ask(self, message: Question, worker: Worker) -> Reading:
+        """Return what a worker's text thread makes of a question. Raises as `read` does."""
+        question = _Question(message)
         self._open.add(question)
         try:
             while True:
@@ -112,12 +155,12 @@ class Prompts:
         finally:
             self._open.remove(question)
 
-    async def _ask(self, question: _Question, outlet: Outlet) -> list[int]:
+    async def _ask(self, question: _Question, outlet: Outlet) -> Reading:
         number = next(numbers)
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
         self._asked[number] = (question, future)
         try:
-            outlet.send(number, question.prepare)
+            outlet.send(number, question.message)
             return await future
         except asyncio.CancelledError:  # the client left: others wait behind this prompt
             outlet.send(number, Cancel())
@@ -143,6 +186,16 @@ def check(tokens: list[int], prompt: Prompt, *, model: str, context: int, vocabu
                 f"{bad} is not a token of {model!r}: ids are from 0 to {vocabulary - 1}",
                 param=param,
             )
+
+
+def check_bias(sampling: Sampling, *, model: str, vocabulary: int) -> None:
+    """Raise InvalidRequest for a bias of a token that the model does not have."""
+    worst = max((token for token, _ in sampling.logit_bias), default=0)
+    if worst >= vocabulary:
+        raise InvalidRequest(
+            f"logit_bias: {worst} is not a token of {model!r}: ids are from 0 to {vocabulary - 1}",
+            param="logit_bias",
+        )
 
 
 def refusal(message: Rejected) -> InvalidRequest:

@@ -6,9 +6,19 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.messages import (
+    Constraint,
+    Convert,
+    Converted,
+    Prepare,
+    Prepared,
+    Sampling,
+    Task,
+    TokenLogprob,
+    Tools,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +26,20 @@ class ChatPrompt:
     """Messages for the model's chat template, each with at least `role` and a text `content`."""
 
     messages: tuple[dict[str, Any], ...]
+    tools: Tools | None = None
+    continue_final: bool = False  # the last message is the assistant's, and goes on
+    options: dict[str, Any] = field(default_factory=dict)  # further variables of the template
 
 
 @dataclass(frozen=True, slots=True)
 class TextPrompt:
-    """Raw text, tokenized with the model's own leading special tokens."""
+    """Raw text, tokenized with the model's own leading special tokens.
+
+    With a `suffix` the answer is what stands between the two.
+    """
 
     text: str
+    suffix: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,15 @@ class TokenPrompt:
     tokens: tuple[int, ...]
 
 
-Prompt = ChatPrompt | TextPrompt | TokenPrompt
+@dataclass(frozen=True, slots=True)
+class PairPrompt:
+    """A question and a text that may answer it, in the form that the ranking model wants."""
+
+    query: str
+    document: str
+
+
+Prompt = ChatPrompt | TextPrompt | TokenPrompt | PairPrompt
 
 
 class Priority(IntEnum):
@@ -76,6 +101,9 @@ class GenerateRequest:
     terms: Terms = Terms()
     seeded: bool = False  # the client chose the seed; else it was drawn
     reuse: Reuse = "any"
+    constraint: Constraint | None = None
+    logprobs: int | None = None  # the likeliest tokens told with each one; None: none of it
+    task: Task = "generate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +131,18 @@ class Finish:
     prompt_tokens: int
     completion_tokens: int
     reused_tokens: int = 0  # of the prompt, not computed for this run
+    vector: bytes = b""  # of a run that embeds or ranks: float32 little-endian
+    stop_sequence: str | None = None  # the stop string that ended it
+
+
+class Piece(NamedTuple):
+    """A part of an answer: text that is final, and of the tokens that begin in it what was asked.
+
+    The text may be empty where there are log-probabilities of tokens that have none.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +154,38 @@ class Recalled:
     ends: Sequence[int]
     finish: Finish
     age_s: int
+    tool_syntax: str = ""  # how the text writes calls of tools; empty: it has none
 
-    def pieces(self) -> Iterator[str]:
-        """Yield the text as it was streamed the first time."""
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the answer as it was streamed the first time."""
+        return map(Piece, self.texts())
+
+    def texts(self) -> Iterator[str]:
+        """Yield the text of each piece."""
         start = 0
         for end in self.ends:
             yield self.text[start:end]
             start = end
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do, and what its file says it is; told by its worker. Sizes in tokens."""
+
+    chat: bool
+    completion: bool
+    embedding: bool
+    rerank: bool
+    tools: bool  # its chat takes functions, known to its template or described to it
+    json_schema: bool
+    architecture: str
+    quantization: str
+    parameters: int
+    size_bytes: int
+    train_context: int
+    vocabulary: int
+    sliding_window: int | None  # None: every layer sees the whole context
+    dimensions: int | None  # numbers of a vector; None: it makes none
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +194,12 @@ class ModelCard:
 
     name: str
     aliases: tuple[str, ...]
-    state: Literal["starting", "loading", "ready", "restarting", "failed", "stopped"]
+    state: Literal["starting", "loading", "ready", "restarting", "failed", "stopped", "unloaded"]
     reason: str
     created: int  # unix seconds: when this front started
     context: int  # tokens a request may use, prompt and answer together
+    concurrency: int = 1  # requests computed together
+    capabilities: Capabilities | None = None  # None until a worker was ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +215,33 @@ class WorkerHealth:
     beat_age_ms: float | None  # since the step loop last showed life
 
 
+# What the worker's text thread is asked by those who want to know, not to have something run.
+Question = Prepare | Convert
+Reading = Prepared | Converted
+
+
 class Run(Protocol):
-    """An admitted request. Iterating yields text as it becomes final, or raises ApiError."""
+    """An admitted request. Iterating yields its answer as it becomes final, or raises ApiError."""
 
     model: str  # canonical name, whatever alias was asked for
 
-    def __aiter__(self) -> AsyncIterator[str]:
-        """Yield non-empty pieces of text until the run ends."""
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield pieces, none of them empty, until the run ends."""
         ...
 
     @property
     def finish(self) -> Finish:
         """How it ended; only after the iteration ended normally."""
+        ...
+
+    @property
+    def tool_syntax(self) -> str:
+        """How the answer writes calls of tools; empty: it has none."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int:
+        """How long the prompt is."""
         ...
 
     @property
@@ -205,5 +287,13 @@ class Front(Protocol):
 
         Returns once it is queued. Raises ModelNotFound, ContextLengthExceeded, InvalidRequest,
         QueueFull or Unavailable. Cancelling the call leaves nothing behind.
+        """
+        ...
+
+    async def ask(self, model: str, question: Question, terms: Terms) -> Reading:
+        """Return what the text thread of a model makes of a question; nothing is queued or run.
+
+        A Prepare is answered with Prepared, a Convert with Converted. Raises ModelNotFound,
+        InvalidRequest, QueueFull, DeadlineExceeded or Unavailable.
         """
         ...

@@ -25,10 +25,12 @@ class _Entry:
     ends: "array[int]"  # of each piece in `text`: a string for each would take ten times as much
     finish: Finish
     born_ns: int
+    tool_syntax: str
 
     @property
     def size(self) -> int:
-        return sys.getsizeof(self.text) + sys.getsizeof(self.ends) + OVERHEAD
+        held = sys.getsizeof(self.text) + sys.getsizeof(self.ends) + len(self.finish.vector)
+        return held + OVERHEAD
 
 
 class _Entries(LFUCache[bytes, _Entry]):
@@ -54,6 +56,7 @@ class ResultCache:
     def __init__(
         self, limit_bytes: int, ttl_s: float, now_ns: Callable[[], int] = clock.now_ns
     ) -> None:
+        self.generation = 0  # grows when all is forgotten
         self._entries = _Entries(limit_bytes)
         self._ttl_ns = int(ttl_s * 1e9)
         self._now_ns = now_ns
@@ -61,6 +64,11 @@ class ResultCache:
     def __len__(self) -> int:
         """Return how many answers there are."""
         return len(self._entries)
+
+    @property
+    def limit_bytes(self) -> int:
+        """Memory that they may take."""
+        return int(self._entries.maxsize)
 
     @property
     def bytes_used(self) -> int:
@@ -76,15 +84,33 @@ class ResultCache:
         if age_ns >= self._ttl_ns:
             del self._entries[key]
             return None
-        return Recalled(entry.model, entry.text, entry.ends, entry.finish, age_ns // 10**9)
+        age_s = age_ns // 10**9
+        return Recalled(entry.model, entry.text, entry.ends, entry.finish, age_s, entry.tool_syntax)
 
-    def put(self, key: bytes, model: str, pieces: Sequence[str], finish: Finish) -> None:
+    def put(
+        self,
+        key: bytes,
+        model: str,
+        pieces: Sequence[str],
+        finish: Finish,
+        tool_syntax: str = "",
+    ) -> None:
         """Keep an answer, unless it is larger than the whole cache."""
         self._expire()
         finish = replace(finish, reused_tokens=finish.prompt_tokens)  # from now on
         ends = array("I", accumulate(map(len, pieces)))
-        entry = _Entry(model, "".join(pieces), ends, finish, self._now_ns())
+        entry = _Entry(model, "".join(pieces), ends, finish, self._now_ns(), tool_syntax)
         if entry.size <= self._entries.maxsize:
+            self._entries[key] = entry
+
+    def limit(self, limit_bytes: int) -> None:
+        """Keep no more than so many bytes from now on; what is used least goes first."""
+        if limit_bytes == self._entries.maxsize:
+            return
+        former, self._entries = self._entries, _Entries(limit_bytes)
+        while former.currsize > limit_bytes:
+            former.popitem()
+        for key, entry in former.by_age.items():
             self._entries[key] = entry
 
     def drop(self, model: str) -> int:
@@ -96,6 +122,7 @@ class ResultCache:
 
     def clear(self) -> int:
         """Forget every answer; return how many there were."""
+        self.generation += 1
         dropped = len(self._entries)
         self._entries = _Entries(int(self._entries.maxsize))
         return dropped

@@ -11,8 +11,16 @@ from rayhost import clock
 from rayhost.errors import ApiError
 from rayhost.front.blame import Record
 from rayhost.front.fair import Claim
-from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Standing, Times
-from rayhost.ipc.messages import Finished, Start, Tokens, pack_tokens
+from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Piece, Standing, Times
+from rayhost.ipc.messages import (
+    Constraint,
+    Embedded,
+    Finished,
+    Start,
+    TokenLogprob,
+    Tokens,
+    pack_tokens,
+)
 
 
 class ActiveRun:
@@ -27,6 +35,8 @@ class ActiveRun:
         number: int,
         request: GenerateRequest,
         prompt: list[int],
+        constraint: Constraint | None = None,
+        tool_syntax: str = "",
         context: int,
         arrived_ns: int,
         claim: Claim,
@@ -37,13 +47,19 @@ class ActiveRun:
         self.number = number  # what frames call it; unique in this front; new after a preemption
         self.request = request
         self.prompt = prompt
+        self.constraint = constraint  # what its text is held to
+        self.tool_syntax = tool_syntax  # how the answer writes calls of tools; empty: it has none
         self.produced: list[int] = []
+        self._mu: float | None = None  # mirostat's state after the last of `produced`
         self.reused = 0  # tokens of the prompt that were not computed for it
         self.max_tokens = 0  # as far as the context lets it
+        self.outgrown = False  # it has all that a context can hold which became smaller meanwhile
         self.fit(context)
         self.arrived_ns = arrived_ns
         self.claim = claim  # on a sequence
         self.given_ns = 0  # when a worker was given it, the last time
+        self.urgent = False  # computed before what the worker was given earlier
+        self.interrupted = False  # its computation was, once or more
         self.gave_way = 0  # times that its sequence was taken for a higher priority
         self.timer: asyncio.TimerHandle | None = None  # of its deadline
         self.started_ns = 0  # first step that computed any of it
@@ -55,19 +71,20 @@ class ActiveRun:
         self._on_close = on_close
         self._standing = standing
         self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []  # of `produced`, but for those that were yielded
+        self._settled = 0  # tokens whose text has begun
+        self._yielded = 0  # of those, the ones that the client has been told of
         self._changed = asyncio.Event()
         self._finish: Finish | None = None
         self._failure: ApiError | None = None
 
-    @property
-    def outgrown(self) -> bool:
-        """True when the run has all that a context of `max_tokens` after its prompt can hold."""
-        return self.max_tokens < 1 or len(self.produced) > self.max_tokens
-
     def fit(self, context: int) -> None:
         """Take the bounds of the worker that carries the run on; `context` is in tokens."""
-        room, asked = context - len(self.prompt), self.request.max_tokens
+        before, room, asked = self.max_tokens, context - len(self.prompt), self.request.max_tokens
         self.max_tokens = room if asked is None else min(room, asked)
+        # One that was full before has had its last text; this one's is held back in the worker.
+        cut = self.max_tokens < before or self.outgrown
+        self.outgrown = cut and 0 < len(self.produced) >= self.max_tokens
 
     def start_message(self) -> Start:
         """Return what starts or resumes the run in a worker."""
@@ -77,6 +94,12 @@ class ActiveRun:
             max_tokens=self.max_tokens,
             sampling=self.request.sampling,
             stop=self.request.stop,
+            constraint=self.constraint,
+            logprobs=-1 if self.request.logprobs is None else self.request.logprobs,
+            mu=self._mu,
+            outgrown=self.outgrown,
+            embed=self.request.task != "generate",
+            priority=0 if self.urgent else 1,
         )
 
     def feed(self, news: Tokens) -> int:
@@ -91,8 +114,14 @@ class ActiveRun:
         self.record.got(len(news.ids))
         self.first_token_ns = self.first_token_ns or now_ns
         self.produced += news.ids
+        if news.mu is not None:
+            self._mu = news.mu
+        self._logprobs += news.logprobs
+        self._settled = max(self._settled, news.settled)
         if news.text:
             self._text.append(news.text)
+            self._changed.set()
+        elif self._settled > self._yielded:
             self._changed.set()
         return gap_ns
 
@@ -101,13 +130,20 @@ class ActiveRun:
         if self.first_token_ns >= finished.started_ns:  # else the first step was in a lost worker
             self.started_ns = finished.started_ns
         self.reused = finished.n_reused
-        self._finish = Finish(finished.reason, len(self.prompt), len(self.produced), self.reused)
+        self._finish = Finish(
+            finished.reason,
+            len(self.prompt),
+            len(self.produced),
+            self.reused,
+            stop_sequence=finished.stop_sequence,
+        )
         self._close(finished.reason)
 
-    def end_outgrown(self) -> None:
-        """The context became smaller than what the run has: that is all."""
-        self._finish = Finish("length", len(self.prompt), len(self.produced))
-        self._close("length")
+    def embedded(self, told: Embedded) -> None:
+        """The worker has the prompt's vector, which is all that was asked for."""
+        self.first_token_ns, self.started_ns = clock.now_ns(), told.started_ns
+        self._finish = Finish("stop", len(self.prompt), 0, vector=told.vector)
+        self._close("stop")
 
     def fail(self, error: ApiError) -> None:
         """Nobody will carry this run on."""
@@ -131,6 +167,11 @@ class ActiveRun:
         return self._finish
 
     @property
+    def prompt_tokens(self) -> int:
+        """How long the prompt is."""
+        return len(self.prompt)
+
+    @property
     def times(self) -> Times:
         """How far it came, and when."""
         return Times(self.arrived_ns, self.started_ns, self.first_token_ns)
@@ -144,19 +185,30 @@ class ActiveRun:
         if not self.outcome:
             self._on_close(self)
 
-    async def __aiter__(self) -> AsyncIterator[str]:
-        """Yield text as it becomes final; several steps at once for a slow reader."""
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield what became final; several steps at once for a slow reader."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if self._text:
-                text = "".join(self._text)
-                self._text.clear()
-                yield text
-            if self.outcome and not self._text:
+            if self._news:
+                yield self._take()
+            if self.outcome and not self._news:
                 if self._failure is not None:
                     raise self._failure
                 return
+
+    @property
+    def _news(self) -> bool:
+        return bool(self._text) or self._settled > self._yielded
+
+    def _take(self) -> Piece:
+        text = "".join(self._text)
+        self._text.clear()
+        new = self._settled - self._yielded
+        self._yielded = self._settled
+        logprobs = tuple(self._logprobs[:new])
+        del self._logprobs[:new]
+        return Piece(text, logprobs)
 
 
 def summary(run: ActiveRun) -> dict[str, object]:

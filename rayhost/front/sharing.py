@@ -13,7 +13,7 @@ from rayhost.errors import ApiError
 from rayhost.front.canonical import canonical_key, reproducible
 from rayhost.front.flight import Flight, Listener
 from rayhost.front.lane import Lane
-from rayhost.front.request import GenerateRequest, Recalled, Run
+from rayhost.front.request import GenerateRequest, Question, Reading, Recalled, Run, Terms
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.tally import Tally
 
@@ -30,6 +30,11 @@ class Sharing:
         self._tally = tally
         self._flights: dict[bytes, Flight] = {}
         self._identity = b""  # of the model that the cached answers are from
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._lane.name
 
     def recall(self, request: GenerateRequest) -> Recalled | None:
         """Return the answer if it is known already; that ends the request."""
@@ -63,7 +68,13 @@ class Sharing:
             self._refused(request, failure)
             raise
 
+    async def ask(self, question: Question, terms: Terms) -> Reading:
+        """Return what the model's text thread makes of a question. Raises as `Front.ask` says."""
+        return await self._lane.ask(question, terms)
+
     def _shared(self, request: GenerateRequest) -> bool:
+        if request.logprobs is not None:  # only text is kept
+            return False
         if self._share == "reproducible":
             return reproducible(request)
         return self._share == "all"
@@ -74,7 +85,8 @@ class Sharing:
         flight = self._flights.get(key)
         if request.reuse == "any" and flight and self._current(flight) and flight.suits(request):
             return flight.listen(request, "joined", self._left)
-        flight = Flight(self._lane, request, partial(self._landed, key))
+        landed = partial(self._landed, key, self._cache.generation)
+        flight = Flight(self._lane, request, landed)
         self._flights[key] = flight  # from here on identical requests join this one
         return flight.listen(request, "miss" if request.reuse == "any" else "bypass", self._left)
 
@@ -82,13 +94,20 @@ class Sharing:
         """Tell whether what answers there is what would answer here."""
         return flight.identity is None or flight.identity == self._lane.identity
 
-    def _landed(self, key: bytes, flight: Flight) -> None:
+    def _landed(self, key: bytes, generation: int, flight: Flight) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
+        if self._cache.generation != generation:  # a purge covers what was begun before it
+            return
         # A run that another model or file carried on is nobody's answer but its listeners'.
-        if flight.whole and flight.identity and self._current(flight):
-            stored_as = self._stored_as(key)
-            self._cache.put(stored_as, self._lane.name, flight.pieces, flight.result())
+        if flight.whole and flight.run and flight.identity and self._current(flight):
+            self._cache.put(
+                self._stored_as(key),
+                self._lane.name,
+                flight.pieces,
+                flight.result(),
+                flight.run.tool_syntax,
+            )
 
     def _stored_as(self, key: bytes) -> bytes:
         """Return the cache's key, having dropped what a former model or file answered."""

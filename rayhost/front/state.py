@@ -53,6 +53,24 @@ class CacheState(msgspec.Struct, frozen=True):
     lookups: Mapping[str, int]
 
 
+class MemoryState(msgspec.Struct, frozen=True):
+    """What the governor reads and does; all 0 before it first looked.
+
+    `allowed_bytes` is what front and workers may hold together, `needed_bytes` what they need with
+    the sizes of now; `rungs` of the ladder are in force, and `reason` says why.
+    """
+
+    limit_bytes: int = 0
+    used_bytes: int = 0
+    ours_bytes: int = 0
+    allowed_bytes: int = 0
+    needed_bytes: int = 0
+    cores: float = 0.0
+    level: int = 0
+    rungs: tuple[str, ...] = ()
+    reason: str = ""
+
+
 class HostState(msgspec.Struct, frozen=True):
     """The whole host."""
 
@@ -65,3 +83,4 @@ class HostState(msgspec.Struct, frozen=True):
     available_bytes: int  # on the machine
     cache: CacheState
     models: tuple[ModelState, ...]
+    memory: MemoryState = MemoryState()

@@ -21,6 +21,10 @@ class Tally:
         """Count how a request met the result cache."""
         self._metrics.cache(model, cache)
 
+    def shortened(self, model: str) -> None:
+        """Count a request that is given fewer tokens than it asked for, as memory is short."""
+        self._metrics.degraded(model, "max_tokens")
+
     def refused(self, model: str, request: GenerateRequest, outcome: str) -> None:
         """Tell of a request that never ran; `model` is empty for no such model."""
         self._metrics.refused(model, outcome)

@@ -38,6 +38,13 @@ class Control(Protocol):
         """
         ...
 
+    async def reload(self) -> msgspec.Struct:
+        """Apply the profile as it is now; return what that changed.
+
+        Raises InvalidRequest, and nothing has changed then.
+        """
+        ...
+
 
 def build_admin_app(control: Control) -> ASGIApp:
     """Return the ASGI app of the admin socket."""
@@ -45,6 +52,7 @@ def build_admin_app(control: Control) -> ASGIApp:
         routes=[
             Route("/admin/state", _state(control), methods=["GET"]),
             Route("/admin/cache/purge", _purge(control), methods=["POST"]),
+            Route("/admin/reload", _reload(control), methods=["POST"]),
             Route("/admin/models/{model:path}/restart", _restart(control), methods=["POST"]),
         ],
         redirect_slashes=False,
@@ -62,6 +70,14 @@ def _state(control: Control) -> Endpoint:
 def _purge(control: Control) -> Endpoint:
     async def endpoint(_request: Request) -> Response:
         return json_response({"purged": control.purge_cache()})
+
+    return endpoint
+
+
+def _reload(control: Control) -> Endpoint:
+    async def endpoint(_request: Request) -> Response:
+        changed = await control.reload()
+        return Response(msgspec.json.encode(changed), media_type="application/json")
 
     return endpoint
 

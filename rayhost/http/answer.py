@@ -1,96 +1,89 @@
-"""The form of an answer: what both endpoints' replies share, whole or streamed.
+"""What an answer is to `generate`: what is asked, and who writes the reply, whole or streamed.
 
-Pure: text and counts in, bytes out. One `Answer` per request; `generate` drives it.
+Pure: pieces and counts in, bytes out. One `Answer` per HTTP request, however many choices it has.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
-from rayhost.clock import unix_seconds
-from rayhost.front.request import Finish, GenerateRequest, Reuse, Terms
+from rayhost.errors import ApiError
+from rayhost.front.request import Finish, GenerateRequest, Piece, Recalled, Reuse, Run, Terms
 from rayhost.http import sse
-from rayhost.http.json import encode
-
-_MARK = "\0"
+from rayhost.http.envelope import envelope
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A validated body: what to generate, how to answer, which parameters were ignored."""
+    """A validated body: what to generate, how to answer, which parameters were ignored.
 
-    request: GenerateRequest
+    A request is a choice of the answer; those of one prompt are neighbours, `n` for each.
+    """
+
+    requests: tuple[GenerateRequest, ...]
     stream: bool
     include_usage: bool
     ignored: tuple[str, ...]
+    n: int = 1
+    echo: Mapping[str, Any] = field(default_factory=dict)  # what the answer repeats of the body
+
+    @property
+    def request(self) -> GenerateRequest:
+        """The first choice, whose id is the whole answer's."""
+        return self.requests[0]
+
+
+class Outcome(NamedTuple):
+    """A choice that is whole."""
+
+    piece: Piece
+    finish: Finish
 
 
 class Answer(ABC):
-    """Writes one reply. A stream is `opening`, a `piece` per text, `closing`; else `whole`."""
+    """Writes one reply.
 
-    id_prefix: ClassVar[str]
-    whole_object: ClassVar[str]
-    chunk_object: ClassVar[str]
-
-    def __init__(self, ask: Ask, model: str) -> None:
-        self._id = f"{self.id_prefix}-{ask.request.id}"
-        self._created = int(unix_seconds())
-        self._model = model
-        self._include_usage = ask.include_usage
+    A stream is `opening`; of each choice, by its index, a `piece` for each part and `ended`; and
+    `closing`. Else `whole`. All but the last may return nothing.
+    """
 
     @abstractmethod
     def opening(self) -> bytes:
         """Return the events before the first text."""
 
     @abstractmethod
-    def _choice(self, text: str | None, finish_reason: str | None) -> dict[str, Any]:
-        """Return the one choice of a chunk."""
+    def piece(self, piece: Piece, index: int) -> bytes:
+        """Return the events of a part of a choice."""
 
     @abstractmethod
-    def _whole_choice(self, text: str, finish_reason: str) -> dict[str, Any]:
-        """Return the one choice of a whole reply."""
+    def ended(self, finish: Finish, index: int) -> bytes:
+        """Return the events at the end of a choice."""
 
-    def piece(self, text: str) -> bytes:
-        """Return the event of some text."""
-        # All but the text is encoded once: a quarter of the time, for answers that are known whole.
-        before, after = self._around
-        return before + encode(text) + after
+    @abstractmethod
+    def closing(self, finishes: Sequence[Finish]) -> bytes:
+        """Return the events after the end of every choice."""
 
-    @cached_property
-    def _around(self) -> tuple[bytes, bytes]:
-        """What an event has before and after its text."""
-        # The mark cannot be in any other value: there, its quotes would be escaped.
-        before, after = self._event([self._choice(_MARK, None)]).split(encode(_MARK))
-        return before, after
+    def replayed(self, recalled: Recalled, index: int) -> Iterator[bytes]:
+        """Yield the events of a choice that is known, but for its end."""
+        for piece in recalled.pieces():
+            yield self.piece(piece, index)
 
-    def closing(self, finish: Finish) -> bytes:
-        """Return the events after the last text."""
-        last = self._event([self._choice(None, finish.reason)])
-        if self._include_usage:
-            last += self._event([], _usage(finish))
-        return last + sse.DONE
+    def alive(self, comment: bytes) -> bytes:
+        """Return what a stream gets while nothing comes; `comment` is one that clients skip."""
+        return comment
 
-    def whole(self, text: str, finish: Finish) -> bytes:
+    def failed(self, error: ApiError) -> bytes:
+        """Return the events that end a stream which cannot be carried on."""
+        return sse.event(envelope(error))
+
+    @abstractmethod
+    def whole(self, outcomes: Sequence[Outcome]) -> bytes:
         """Return the body of a reply that is not streamed."""
-        choices = [self._whole_choice(text, finish.reason)]
-        return encode({**self._head(self.whole_object, choices), "usage": _usage(finish)})
 
-    def _event(self, choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
-        chunk = self._head(self.chunk_object, choices)
-        if self._include_usage:  # then null, everywhere but in its own chunk
-            chunk["usage"] = usage
-        return sse.event(chunk)
 
-    def _head(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": kind,
-            "created": self._created,
-            "model": self._model,
-            "choices": choices,
-        }
+# Makes the `Answer` to what was asked, knowing the run, or the known answer, of its first choice.
+MakeAnswer = Callable[[Ask, Run | Recalled], Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +98,22 @@ class Caller:
 Parse = Callable[[bytes, Caller], Ask]
 
 
-def _usage(finish: Finish) -> dict[str, Any]:
-    return {
-        "prompt_tokens": finish.prompt_tokens,
-        "completion_tokens": finish.completion_tokens,
-        "total_tokens": finish.prompt_tokens + finish.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": finish.reused_tokens},
-    }
+class Usage(NamedTuple):
+    """What an answer cost, in tokens. A prompt counts once, whatever the choices made of it."""
+
+    prompt: int
+    completion: int
+    cached: int  # of the prompt, not computed for this answer
+
+
+def usage_of(finishes: Sequence[Finish], n: int) -> Usage:
+    """Return the cost of the choices together, `n` for each prompt."""
+    if len(finishes) == 1:
+        (only,) = finishes
+        return Usage(only.prompt_tokens, only.completion_tokens, only.reused_tokens)
+    prompts = [finishes[start : start + n] for start in range(0, len(finishes), n)]
+    return Usage(
+        prompt=sum(choices[0].prompt_tokens for choices in prompts),
+        completion=sum(finish.completion_tokens for finish in finishes),
+        cached=sum(min(one.reused_tokens for one in choices) for choices in prompts),
+    )

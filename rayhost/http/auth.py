@@ -1,8 +1,8 @@
 """Who asks, and on what terms: the API key, its limits, and the headers that ask for a priority or
 a time-out. `Edge` asks the gate before any route sees a request.
 
-Invariant: once keys are configured only `/health`, `/ready` and, from this machine, `/metrics`
-answer without one.
+Invariant: once keys are configured only `/health`, `/ready`, the API's own description and, from
+this machine, `/metrics` answer without one.
 """
 
 import ipaddress
@@ -20,7 +20,8 @@ from rayhost.front.request import Priority, Terms
 
 MAX_TIMEOUT_MS = 86_400_000
 
-_FREE = frozenset({"/health", "/ready"})
+# The last two are the same on every host.
+_FREE = frozenset({"/health", "/ready", "/openapi.json", "/docs"})
 _PRIORITIES = {one.name.lower().encode(): one for one in Priority}
 _PROXIED = frozenset({b"forwarded", b"via", b"x-forwarded-for", b"x-real-ip"})
 
@@ -91,6 +92,8 @@ class Gate:
         if self._ring is None or not self._ring.configured or scope["path"] in _FREE:
             return None
         given = _header(scope, b"authorization")
+        if given is None:
+            given = _api_key(scope)
         if given is None and scope["path"] == "/metrics" and _is_local(scope):
             return None
         if given is None:
@@ -128,6 +131,12 @@ def _wishes(scope: Scope) -> tuple[Priority | None, int | None]:
 
 def _header(scope: Scope, wanted: bytes) -> bytes | None:
     return next((value for name, value in scope["headers"] if name == wanted), None)
+
+
+def _api_key(scope: Scope) -> bytes | None:
+    """Return the key as Anthropic's clients send it, in the form that OpenAI's do."""
+    given = _header(scope, b"x-api-key")
+    return None if given is None else b"Bearer " + given
 
 
 def _is_local(scope: Scope) -> bool:

@@ -1,9 +1,11 @@
 """JSON bytes to a typed struct, each failure a 400 that names the parameter at fault.
 
 Invariant: null means absent, and nothing the client sent is dropped in silence: a parameter is in
-the struct, refused as unsupported, or returned as ignored. Called by `chat` and `completions`.
+the struct, refused as unsupported, or returned as ignored. Called by every endpoint that takes a
+body; `read_json` is for JSON in a string of it.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -20,6 +22,8 @@ Body = TypeVar("Body", bound=msgspec.Struct)
 MAX_DEPTH = 64  # of arrays and objects in each other; what comes after may recurse over them
 
 _decode = msgspec.json.Decoder().decode
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_TOO_LONG = "it has a whole number that does not fit into 64 bits"
 _MISSING = "Object missing required field `"
 
 
@@ -59,26 +63,56 @@ def missing(param: str) -> InvalidRequest:
     )
 
 
+def read_json(raw: bytes) -> Any:
+    """Return what JSON says. Raises ValueError, which says why, where that goes beyond bounds."""
+    value = _bounded(raw)
+    if _LONG_NUMBER.search(raw) and _beyond_64_bits(value):
+        raise ValueError(_TOO_LONG)
+    return value
+
+
 def _decode_object(raw: bytes) -> dict[str, Any]:
     try:
-        given = _decode(raw)
-    except UnicodeDecodeError as error:
-        raise _not_json(f"it is not UTF-8: {error.reason}") from None
-    except RecursionError:
-        raise _not_json("it is nested too deeply") from None
-    except msgspec.DecodeError as error:
-        raise _not_json(str(error).removeprefix("JSON is malformed: ")) from None
+        given = _bounded(raw)
+    except ValueError as error:
+        raise _not_json(str(error)) from None
     if not isinstance(given, dict):
         raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
-    # Most bodies have too few brackets to be deep, which costs nothing to see.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper(given, MAX_DEPTH):
-        raise _not_json(f"it is nested deeper than {MAX_DEPTH} levels")
+    # Of parameters that are numbers themselves, the range is checked by name.
+    inner = (value for value in given.values() if type(value) is not int)
+    if _LONG_NUMBER.search(raw) and any(map(_beyond_64_bits, inner)):
+        raise _not_json(_TOO_LONG)
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _deeper(body: dict[str, Any], limit: int) -> bool:
+def _bounded(raw: bytes) -> Any:
+    """Return what JSON says, nested in bounds. Raises ValueError, which says why it cannot."""
+    try:
+        value = _decode(raw)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8: {error.reason}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error).removeprefix("JSON is malformed: ")) from None
+    # Most have too few brackets to be deep, which costs nothing to see.
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def _beyond_64_bits(value: Any) -> bool:
+    """Return whether there is a number that neither a worker nor an answer could be told."""
+    if type(value) is dict:
+        return any(map(_beyond_64_bits, value.values()))
+    if type(value) is list:
+        return any(map(_beyond_64_bits, value))
+    return type(value) is int and not -(2**63) <= value < 2**64
+
+
+def _deeper(value: Any, limit: int) -> bool:
     """Return whether arrays and objects are in each other to more than `limit` levels."""
-    level: list[Any] = [body]
+    level: list[Any] = [value] if type(value) is dict or type(value) is list else []
     for _ in range(limit):
         level = [
             inner

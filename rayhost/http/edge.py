@@ -6,6 +6,7 @@ error event), and nothing of an unexpected exception but its request id. Used by
 
 import re
 import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -18,6 +19,7 @@ from rayhost.http.auth import Gate, Visit
 from rayhost.http.connection import ClientGone
 from rayhost.http.envelope import envelope
 from rayhost.http.json import encode
+from rayhost.http.messages_errors import messages_envelope, speaks_anthropic
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,6 +38,7 @@ class Exchange:
     submitted: bool = False  # the front has it: the log line is the front's from here on
     started: bool = False  # the status is sent, an error can no longer change it
     ended: bool = False
+    failed: Callable[[ApiError], bytes] | None = None  # writes an error into a stream that began
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -47,9 +50,22 @@ def exchange_of(scope: Scope) -> Exchange:
 class Edge:
     """ASGI app around the routes."""
 
-    def __init__(self, routes: ASGIApp, gate: Gate) -> None:
+    def __init__(
+        self,
+        routes: ASGIApp,
+        gate: Gate,
+        refused: Callable[[str], None] = lambda _code: None,
+        degraded: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`refused` hears of each request that got no further than here, by its error code, and of
+        each that failed by a mistake of ours, wherever.
+
+        `degraded` returns what is given up at the moment for want of memory.
+        """
         self._routes = routes
         self._gate = gate
+        self._refused = refused
+        self._degraded = degraded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
@@ -62,9 +78,12 @@ class Edge:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.started = True
-                id_header = (b"x-request-id", exchange.request_id.encode("ascii"))
+                ids = _id_headers(exchange.request_id, scope["path"])
                 terms = self._gate.headers(exchange.visit)
-                message["headers"] = [*message["headers"], id_header, *terms]
+                message["headers"] = [*message["headers"], *ids, *terms]
+                if rungs := self._degraded():
+                    told = ", ".join(rungs).encode("ascii")
+                    message["headers"].append((b"x-rayhost-degraded", told))
             elif not message.get("more_body", False):
                 exchange.ended = True
             await send(message)
@@ -81,9 +100,11 @@ class Edge:
             if error is None:
                 log.exception("crashed", request_id=exchange.request_id, path=scope["path"])
                 error = ApiError(f"internal error; the request id is {exchange.request_id}")
+                self._refused(error.code)
             elif not exchange.submitted:
                 _log_refused(scope, exchange, error.status, error.code, error.param)
-            await _send_error(error, headers, exchange, sending)
+                self._refused(error.code)
+            await _send_error(error, headers, exchange, scope["path"], sending)
         finally:
             self._gate.end(exchange.visit)
 
@@ -94,6 +115,13 @@ def _request_id(scope: Scope) -> str:
             sane: bytes = value
             return sane.decode("ascii")
     return secrets.token_hex(16)
+
+
+def _id_headers(request_id: str, path: str) -> Headers:
+    value = request_id.encode("ascii")
+    if speaks_anthropic(path):  # whose clients look for it under their name
+        return [(b"x-request-id", value), (b"request-id", value)]
+    return [(b"x-request-id", value)]
 
 
 def _translate(failure: Exception, scope: Scope) -> tuple[ApiError | None, Headers]:
@@ -126,13 +154,19 @@ def _log_refused(
     )
 
 
-async def _send_error(error: ApiError, extra: Headers, exchange: Exchange, send: Send) -> None:
+async def _send_error(
+    error: ApiError, extra: Headers, exchange: Exchange, path: str, send: Send
+) -> None:
     if exchange.ended:
         return
     if exchange.started:  # only a stream ends apart from its start
-        await send({"type": "http.response.body", "body": sse.event(envelope(error))})
+        events = exchange.failed(error) if exchange.failed else sse.event(envelope(error))
+        await send({"type": "http.response.body", "body": events})
         return
-    body = encode(envelope(error))
+    if speaks_anthropic(path):
+        body = encode(messages_envelope(error, exchange.request_id))
+    else:
+        body = encode(envelope(error))
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

@@ -1,4 +1,4 @@
-"""The endpoint behind both kinds of completion: body in, run, answer out.
+"""The endpoint behind every kind of completion: body in, runs, answer out.
 
 Invariants: nothing is sent before `submit` returned, so a refusal is a proper status; every run is
 closed, at once when its client goes; nothing is buffered, a slow reader slows its own run only.
@@ -6,36 +6,39 @@ An answer that is known already needs no run, and no watch over its client.
 """
 
 import re
-from typing import Protocol
+from collections.abc import Sequence
+from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
-from rayhost.front.request import Front, Recalled, Reuse, Run
+from rayhost.front.request import Finish, Front, Piece, Recalled, Reuse
 from rayhost.http import sse
-from rayhost.http.answer import Answer, Ask, Caller, Parse
+from rayhost.http.answer import Answer, Ask, Caller, MakeAnswer, Outcome, Parse
 from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import Exchange, Headers, exchange_of
+from rayhost.http.parsed import Parsed
 from rayhost.http.patience import commented
+from rayhost.http.sources import Sources
 
 _MAX_IGNORED = 16
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _REPLAY_BYTES = 64 << 10  # of a stream that is known already, sent at once
 
 
-class MakeAnswer(Protocol):
-    """An `Answer` class."""
-
-    def __call__(self, ask: Ask, model: str) -> Answer:
-        """Return the writer of one reply; `model` is the canonical name."""
-        ...
-
-
 class Generate:
     """ASGI endpoint."""
 
-    def __init__(self, front: Front, bodies: Bodies, parse: Parse, make_answer: MakeAnswer) -> None:
+    def __init__(
+        self,
+        front: Front,
+        bodies: Bodies,
+        parsed: Parsed,
+        parse: Parse,
+        make_answer: MakeAnswer,
+    ) -> None:
         self._front = front
         self._bodies = bodies
+        self._parsed = parsed
         self._parse = parse
         self._make_answer = make_answer
 
@@ -43,69 +46,111 @@ class Generate:
         """Answer one request. Raises ApiError and ClientGone for `Edge` to deal with."""
         exchange = exchange_of(scope)
         raw = await self._bodies.read(scope, receive)
-        caller = Caller(exchange.request_id, exchange.visit.terms, _reuse(scope))
-        ask = self._parse(raw, caller)
-        recalled = self._front.recall(ask.request)
-        if recalled is None:
-            await while_connected(receive, self._answer(ask, exchange, send))
+        caller = Caller(exchange.request_id, exchange.visit.terms, reuse_of(scope))
+        ask = self._parsed.read(self._parse, raw, caller)
+        known = [self._front.recall(request) for request in ask.requests]
+        recalled = [one for one in known if one is not None]
+        if len(recalled) < len(known):
+            await while_connected(receive, self._answer(ask, known, exchange, send))
             return
+        self._parsed.keep(self._parse, raw, ask)
         exchange.submitted = True
-        answer = self._make_answer(ask, recalled.model)
+        answer = self._make_answer(ask, recalled[0])
+        exchange.failed = answer.failed
         headers = [
             (b"x-rayhost-cache", b"hit"),
-            (b"age", b"%d" % recalled.age_s),
-            *_ignored_header(ask),
+            (b"age", b"%d" % max(one.age_s for one in recalled)),
+            *ignored_header(ask.ignored),
         ]
         if ask.stream:
             await _replay(recalled, answer, headers, send)
         else:
-            await _send_whole(answer.whole(recalled.text, recalled.finish), headers, send)
+            outcomes = [Outcome(Piece(one.text), one.finish) for one in recalled]
+            await send_whole(answer.whole(outcomes), headers, send)
 
-    async def _answer(self, ask: Ask, exchange: Exchange, send: Send) -> None:
+    async def _answer(
+        self, ask: Ask, known: Sequence[Recalled | None], exchange: Exchange, send: Send
+    ) -> None:
         exchange.submitted = True
-        run = await self._front.submit(ask.request)
+        sources = Sources(self._front, ask.requests, known)
         try:
-            answer = self._make_answer(ask, run.model)
-            headers = [(b"x-rayhost-cache", run.cache.encode("ascii")), *_ignored_header(ask)]
+            await sources.submit()
+            answer = self._make_answer(ask, sources.first)
+            exchange.failed = answer.failed
+            cache = sources.first_run.cache.encode("ascii")
+            headers = [(b"x-rayhost-cache", cache), *ignored_header(ask.ignored)]
             if ask.stream:
-                await _stream(run, answer, headers, send)
+                await _stream(sources, answer, headers, send)
             else:
-                text = "".join([piece async for piece in run])
-                await _send_whole(answer.whole(text, run.finish), headers, send)
+                await send_whole(answer.whole(await _gather(sources)), headers, send)
         finally:
-            run.close()
+            sources.close()
 
 
-async def _stream(run: Run, answer: Answer, headers: Headers, send: Send) -> None:
+async def _gather(sources: Sources) -> list[Outcome]:
+    pieces: dict[int, list[Piece]] = {}
+    finishes: dict[int, Finish] = {}
+    async with aclosing(sources.news()) as news:
+        async for index, new in news:
+            if isinstance(new, Finish):
+                finishes[index] = new
+            else:
+                pieces.setdefault(index, []).append(new)
+    return [
+        Outcome(_joined(pieces.get(index, [])), finish)
+        for index, finish in sorted(finishes.items())
+    ]
+
+
+def _joined(pieces: Sequence[Piece]) -> Piece:
+    return Piece(
+        "".join([piece.text for piece in pieces]),
+        tuple([logprob for piece in pieces for logprob in piece.logprobs]),
+    )
+
+
+async def _stream(sources: Sources, answer: Answer, headers: Headers, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
     await send({"type": "http.response.body", "body": answer.opening(), "more_body": True})
-    async with commented(run, send):
-        async for text in run:
-            piece = answer.piece(text)
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": answer.closing(run.finish)})
+    finishes: dict[int, Finish] = {}
+    async with commented(sources, send, alive=answer.alive), aclosing(sources.news()) as news:
+        async for index, new in news:
+            if isinstance(new, Finish):
+                finishes[index] = new
+                body = answer.ended(new, index)
+            else:
+                body = answer.piece(new, index)
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+    last = answer.closing([finish for _, finish in sorted(finishes.items())])
+    await send({"type": "http.response.body", "body": last})
 
 
-async def _replay(recalled: Recalled, answer: Answer, headers: Headers, send: Send) -> None:
-    """Send the events of a stream as they were, many at a time."""
+async def _replay(
+    recalled: Sequence[Recalled], answer: Answer, headers: Headers, send: Send
+) -> None:
+    """Send the events of a stream as they were, many at a time, one choice after another."""
     await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
     events = answer.opening()
-    for text in recalled.pieces():
-        events += answer.piece(text)
-        if len(events) >= _REPLAY_BYTES:
-            await send({"type": "http.response.body", "body": events, "more_body": True})
-            events = b""
-    events += answer.closing(recalled.finish)
+    for index, one in enumerate(recalled):
+        for event in answer.replayed(one, index):
+            events += event
+            if len(events) >= _REPLAY_BYTES:
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+                events = b""
+        events += answer.ended(one.finish, index)
+    events += answer.closing([one.finish for one in recalled])
     await send({"type": "http.response.body", "body": events})
 
 
-async def _send_whole(body: bytes, headers: Headers, send: Send) -> None:
+async def send_whole(body: bytes, headers: Headers, send: Send) -> None:
+    """Send a reply that is known whole."""
     own = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": [*own, *headers]})
     await send({"type": "http.response.body", "body": body})
 
 
-def _reuse(scope: Scope) -> Reuse:
+def reuse_of(scope: Scope) -> Reuse:
     """Return what the request's Cache-Control asks for."""
     reuse: Reuse = "any"
     for name, value in scope["headers"]:
@@ -118,11 +163,11 @@ def _reuse(scope: Scope) -> Reuse:
     return reuse
 
 
-def _ignored_header(ask: Ask) -> Headers:
+def ignored_header(ignored: Sequence[str]) -> Headers:
     """Return the header that names ignored parameters: the client's own words, so made harmless."""
-    if not ask.ignored:
+    if not ignored:
         return []
-    names = [_UNSAFE.sub("?", name[:64]) for name in ask.ignored[:_MAX_IGNORED]]
-    if len(ask.ignored) > _MAX_IGNORED:
+    names = [_UNSAFE.sub("?", name[:64]) for name in ignored[:_MAX_IGNORED]]
+    if len(ignored) > _MAX_IGNORED:
         names.append("...")
     return [(b"x-rayhost-ignored", ", ".join(names).encode("ascii"))]

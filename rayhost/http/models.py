@@ -7,10 +7,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rayhost.errors import ModelNotFound
-from rayhost.front.request import Front, ModelCard
+from rayhost.front.request import Capabilities, Front, ModelCard
 from rayhost.http.json import json_response
 
 Endpoint = Callable[[Request], Any]
+
+CAPABILITIES = ("chat", "completion", "embedding", "rerank", "tools", "json_schema")
+FACTS = (
+    "architecture",
+    "quantization",
+    "parameters",
+    "size_bytes",
+    "train_context",
+    "vocabulary",
+    "sliding_window",
+    "dimensions",
+)
 
 
 def list_models(front: Front) -> Endpoint:
@@ -44,6 +56,8 @@ def find_card(front: Front, name: str) -> ModelCard:
 
 
 def _entry(card: ModelCard) -> dict[str, Any]:
+    """Return what is told of a model; what its file says, only once a worker has read it."""
+    known = {} if card.capabilities is None else _known(card.capabilities)
     return {
         "id": card.name,
         "object": "model",
@@ -52,4 +66,12 @@ def _entry(card: ModelCard) -> dict[str, Any]:
         "aliases": card.aliases,
         "context": card.context,
         "state": card.state,
+        **known,
+    }
+
+
+def _known(can: Capabilities) -> dict[str, Any]:
+    return {
+        "capabilities": {name: getattr(can, name) for name in CAPABILITIES},
+        **{name: getattr(can, name) for name in FACTS},
     }

@@ -3,7 +3,7 @@
 None of them touches a queue or waits for a worker: they answer when nothing else does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -28,14 +28,19 @@ def health(front: Front) -> Endpoint:
     return endpoint
 
 
-def ready(front: Front) -> Endpoint:
-    """Return the endpoint that is 200 while every model (or `?model=`) takes requests."""
+def ready(front: Front, degraded: Callable[[], Sequence[str]]) -> Endpoint:
+    """Return the endpoint that is 200 while every model (or `?model=`) takes requests.
+
+    One that was unloaded does: it is loaded for the first.
+    """
 
     async def endpoint(request: Request) -> Response:
         name = request.query_params.get("model")
         cards = front.cards() if name is None else [find_card(front, name)]
         reasons = [
-            f"{card.name}: {card.reason or card.state}" for card in cards if card.state != "ready"
+            f"{card.name}: {card.reason or card.state}"
+            for card in cards
+            if card.state not in ("ready", "unloaded")
         ]
         if front.draining():
             reasons.insert(0, "draining: the server is going down")
@@ -43,7 +48,8 @@ def ready(front: Front) -> Endpoint:
             {"model": card.name, "state": card.state, "reason": card.reason} for card in cards
         ]
         status = "not_ready" if reasons else "ready"
-        return _verdict(reasons, {"status": status, "reasons": reasons, "models": models})
+        payload = {"status": status, "reasons": reasons, "models": models, "degraded": degraded()}
+        return _verdict(reasons, payload)
 
     return endpoint
 

@@ -6,19 +6,36 @@ prompt is being computed. Used by `generate` alone.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from starlette.types import Send
 
-from rayhost.front.request import Run, Standing
+from rayhost.front.request import Standing
 
 EVERY_S = 5.0  # proxies give up after 30 to 60 s without a byte
 
 
+class Waiting(Protocol):
+    """A run, or several."""
+
+    def standing(self) -> Standing | None:
+        """Return where it waits; None once it is being answered."""
+        ...
+
+
 @contextlib.asynccontextmanager
-async def commented(run: Run, send: Send, every_s: float = EVERY_S) -> AsyncIterator[None]:
-    """Send a comment each `every_s` while the run waits, also where it waits anew."""
-    talking = asyncio.create_task(_comment(run, send, every_s))
+async def commented(
+    run: Waiting,
+    send: Send,
+    every_s: float = EVERY_S,
+    alive: Callable[[bytes], bytes] = bytes,
+) -> AsyncIterator[None]:
+    """Send a comment each `every_s` while the run waits, also where it waits anew.
+
+    `alive` may add to it what clients of some API expect.
+    """
+    talking = asyncio.create_task(_comment(run, send, every_s, alive))
     try:
         yield
     finally:
@@ -27,12 +44,14 @@ async def commented(run: Run, send: Send, every_s: float = EVERY_S) -> AsyncIter
         await asyncio.gather(talking, return_exceptions=True)
 
 
-async def _comment(run: Run, send: Send, every_s: float) -> None:
+async def _comment(
+    run: Waiting, send: Send, every_s: float, alive: Callable[[bytes], bytes]
+) -> None:
     while True:
         await asyncio.sleep(every_s)
         standing = run.standing()
         if standing is not None:
-            body = f": {_told(standing)}\n\n".encode("ascii")
+            body = alive(f": {_told(standing)}\n\n".encode("ascii"))
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
 

@@ -27,6 +27,7 @@ from rayhost.metrics import Metrics
 
 LINGER_NS = 2_000_000_000  # for a refused client to read why, before its connection is reset
 WRITE_BUFFER = 16 << 10  # bytes waiting for a reader from which on its run is read no further
+SILENT_NS = 1_000_000_000  # for a connection without a word, when the server leaves
 LINGERING = 64  # at most so many beyond the cap; further ones are reset at once
 
 log = structlog.get_logger("rayhost.http")
@@ -68,6 +69,14 @@ class State(ServerState):
             if isinstance(connection, Connection):
                 connection.sweep(now_ns)
 
+    def leave(self) -> bool:
+        """Let no connection go on after its present answer; return whether none is left."""
+        now_ns = clock.now_ns()
+        for connection in list(self.connections):
+            if isinstance(connection, Connection):
+                connection.leave(now_ns)
+        return not self.connections
+
 
 class _Refused(Exception):
     """Leaves the parser from inside one of its callbacks."""
@@ -92,6 +101,7 @@ class Connection(HttpToolsProtocol):
         self._unread = 0  # bytes that the client left waiting, at the last sweep
         self._unread_since_ns = 0
         self._deaf = False  # what comes from the client is dropped
+        self._last = False  # the present request, or the first one, is the last
         self._fault: ApiError | None = None
         self._declined = b""  # head of a request that offered another protocol, without the offer
 
@@ -168,6 +178,8 @@ class Connection(HttpToolsProtocol):
             self._declined = self._without_offer()
             return
         super().on_headers_complete()
+        if self._last:
+            self.cycle.keep_alive = False
         self._enter(Phase.BODY)
 
     def on_message_complete(self) -> None:
@@ -198,6 +210,20 @@ class Connection(HttpToolsProtocol):
             self._late("head", self._bounds.head_s)
         elif self._phase is Phase.BODY and elapsed_ns > self._bounds.body_s * 1e9:
             self._late("body", self._bounds.body_s)
+
+    def leave(self, now_ns: int) -> None:
+        """Close after the present answer, or now where none is due.
+
+        A client that has just connected is about to ask, and is answered.
+        """
+        silent = self._phase is Phase.HEAD and not self._head_bytes
+        if self._phase is Phase.IDLE or (silent and now_ns - self._since_ns > SILENT_NS):
+            self._unset_keepalive_if_required()
+            self.transport.close()
+            return
+        self._last = True
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def _unread_for_ns(self, now_ns: int) -> int:
         """Return how long the client has taken nothing of what is ready for it."""

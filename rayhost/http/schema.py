@@ -1,16 +1,20 @@
-"""What chat and text completions have in common: the parameters, their ranges, what they mean.
+"""What all that generate have in common: the parameters, their ranges, and refusals of values.
 
-Pure: structs in, `Sampling` and plain values out, InvalidRequest for a value that is out of range.
+Pure: structs in, plain values out, InvalidRequest for a value that is out of range. How they become
+a `Sampling` is in `sampling`.
 """
 
-import secrets
+from collections.abc import Callable
+from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from rayhost.errors import InvalidRequest
-from rayhost.ipc.messages import Sampling
 
+MAX_CHOICES = 64  # of one request, all its prompts together
+BREAKERS = ("\n", ":", '"', "*")  # of DRY, where none are given
 MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1024  # matching costs the square of what a stop string holds back
 INT32_MAX = 2**31 - 1
@@ -20,6 +24,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
     """How a stream is written."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,8 +44,25 @@ class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
     repeat_penalty: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+    logit_bias: dict[str, float] = {}
+    # llama.cpp's, under its names. Of its defaults only that of `repeat_last_n` is not kept.
+    repeat_last_n: int = -1
+    typical_p: float = 1.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = 64
+    dry_sequence_breakers: tuple[str, ...] = BREAKERS
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    ignore_eos: bool = False
     # Accepted because they ask for nothing that a single host could do or leave undone.
     user: str = ""
+    safety_identifier: str = ""
+    prompt_cache_key: str = ""
     metadata: dict[str, Any] = {}
     service_tier: str = ""
 
@@ -78,28 +100,57 @@ RANGES = {
     "repeat_penalty": Range(0.01, 10),
     "repetition_penalty": Range(0.01, 10),
     "seed": Range(-(2**63), 2**63 - 1),
+    "repeat_last_n": Range(-1, INT32_MAX),
+    "typical_p": Range(0, 1, open_low=True),
+    "dry_multiplier": Range(0, 100),
+    "dry_base": Range(1, 100),
+    "dry_allowed_length": Range(1, 1024),
+    "dry_penalty_last_n": Range(-1, INT32_MAX),
+    "xtc_probability": Range(0, 1),
+    "xtc_threshold": Range(0, 1, open_low=True),
+    "mirostat": Range(0, 2),
+    "mirostat_tau": Range(0, 100),
+    "mirostat_eta": Range(0, 1),
+    "n": Range(1, 16),
+    "best_of": Range(1, 16),
+    "top_logprobs": Range(0, 20),
+    "logprobs": Range(0, 5),  # of a completion; in a chat it is true or false
     "max_tokens": Range(1, INT32_MAX),
     "max_completion_tokens": Range(1, INT32_MAX),
+    "max_output_tokens": Range(1, INT32_MAX),
 }
 
-# Parameters of both endpoints that ask for something not built yet.
+# Each keeps some tokens from being drawn, and the value with which it does not.
+TRUNCATIONS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "typical_p": 1.0, "xtc_probability": 0.0}
+
+# Parameters that ask for something that is not to be had, and the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    "n": (1,),
+    "n": (1,),  # except where the answer has choices
     "store": (False,),
-    "logit_bias": ({},),
 }
 
 
 def check_values(body: GenerationBody) -> None:
     """Raise InvalidRequest for a number out of its range or a pair that contradicts itself."""
-    for name, allowed in RANGES.items():
-        value = getattr(body, name, None)
-        if value is not None and not allowed.allows(value):
-            raise InvalidRequest(f"{name}: must be {allowed}, not {shown(value)}", param=name)
+    names, values_of, defaults = _bounded(type(body))
+    for name, value, default in zip(names, values_of(body), defaults, strict=True):
+        # Most are not given, which costs least to see so.
+        if value is not default and not RANGES[name].allows(value):
+            raise InvalidRequest(f"{name}: must be {RANGES[name]}, not {shown(value)}", param=name)
     if body.stream_options is not None and not body.stream:
         raise InvalidRequest(
             "stream_options: only allowed with stream true", param="stream_options"
         )
+
+
+@cache
+def _bounded(
+    schema: type[GenerationBody],
+) -> tuple[tuple[str, ...], Callable[[GenerationBody], tuple[Any, ...]], tuple[object, ...]]:
+    """Return the names of a body's numbers that have a range, their values, and their defaults."""
+    fields = [one for one in msgspec.structs.fields(schema) if one.name in RANGES]
+    names = tuple(one.name for one in fields)
+    return names, attrgetter(*names), tuple(one.default for one in fields)
 
 
 def one_of_aliases(body: GenerationBody, preferred: str, alias: str) -> Any:
@@ -116,36 +167,36 @@ def one_of_aliases(body: GenerationBody, preferred: str, alias: str) -> Any:
     return second if first is None else first
 
 
-def sampling_of(body: GenerationBody) -> Sampling:
-    """Return the sampling parameters of a checked body; without a seed, draw one."""
-    repeat_penalty = one_of_aliases(body, "repeat_penalty", "repetition_penalty")
-    return Sampling(
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        min_p=body.min_p,
-        presence_penalty=body.presence_penalty,
-        frequency_penalty=body.frequency_penalty,
-        repeat_penalty=1.0 if repeat_penalty is None else repeat_penalty,
-        # The sampler wants 64 bits without a sign.
-        seed=secrets.randbits(63) if body.seed is None else body.seed % 2**64,
-    )
+def unused(body: GenerationBody) -> tuple[str, ...]:
+    """Return the parameters of a body that have no effect, with what they ask for."""
+    names = []
+    if body.stream_options is not None and body.stream_options.include_obfuscation:
+        names.append("stream_options.include_obfuscation")
+    if body.service_tier not in ("", "auto", "default"):
+        names.append("service_tier")
+    if body.mirostat:  # is instead of these
+        names += [name for name, off in TRUNCATIONS.items() if getattr(body, name) != off]
+    return tuple(names)
 
 
 def stops_of(body: GenerationBody) -> tuple[str, ...]:
     """Return the stop strings. Raises InvalidRequest for too many, an empty or a long one."""
-    stops = (body.stop,) if isinstance(body.stop, str) else body.stop
+    return checked_stops((body.stop,) if isinstance(body.stop, str) else body.stop, "stop")
+
+
+def checked_stops(stops: tuple[str, ...], param: str) -> tuple[str, ...]:
+    """Return stop strings as they are. Raises as `stops_of` does, naming `param`."""
     if len(stops) > MAX_STOPS:
         raise InvalidRequest(
-            f"stop: at most {MAX_STOPS} strings are allowed, not {len(stops)}", param="stop"
+            f"{param}: at most {MAX_STOPS} strings are allowed, not {len(stops)}", param=param
         )
     if "" in stops:
-        raise InvalidRequest("stop: a stop string must not be empty", param="stop")
+        raise InvalidRequest(f"{param}: a stop string must not be empty", param=param)
     longest = max(map(len, stops), default=0)
     if longest > MAX_STOP_CHARACTERS:
         raise InvalidRequest(
-            f"stop: a stop string has at most {MAX_STOP_CHARACTERS} characters, not {longest}",
-            param="stop",
+            f"{param}: a stop string has at most {MAX_STOP_CHARACTERS} characters, not {longest}",
+            param=param,
         )
     return stops
 

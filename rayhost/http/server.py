@@ -1,12 +1,13 @@
 """The HTTP server process shell: uvicorn on a socket of ours, with signals left to the caller."""
 
+import asyncio
 import contextlib
 import resource
 import socket
 from collections.abc import Iterator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rayhost.errors import RayhostError
 from rayhost.http.protocol import Bounds, Connection, State
@@ -47,6 +48,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def adopt(listener: socket.socket) -> None:
+    """Make a listening socket that somebody else opened like one of `listen`."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    listener.setblocking(False)
+
+
 def url(listener: socket.socket) -> str:
     """Return the base URL for people to paste."""
     host, port = listener.getsockname()[:2]
@@ -69,6 +76,16 @@ def room_for(connections: int) -> int:
     return connections
 
 
+class _Door:
+    """The app that is served now, also on connections that are older than it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: going down is more than closing connections here."""
 
@@ -76,9 +93,10 @@ class Server(uvicorn.Server):
         self, app: ASGIApp, bounds: Bounds | None = None, metrics: Metrics | None = None
     ) -> None:
         """`metrics` counts the connections that were ended for what their client did."""
+        self._door = _Door(app)
         super().__init__(
             uvicorn.Config(
-                app,
+                self._door,
                 loop="uvloop",
                 http=Connection,
                 ws="none",
@@ -92,14 +110,35 @@ class Server(uvicorn.Server):
         )
         self._state = State(bounds or Bounds(), metrics or Metrics())
         self.server_state = self._state
+        self.ticks = 0  # turns of its loop, ten a second
+        self._left: asyncio.Event | None = None
 
     @property
     def connections(self) -> int:
         """Open client connections."""
         return len(self._state.connections)
 
+    def serve_app(self, app: ASGIApp, bounds: Bounds) -> None:
+        """Go on with another app, and with other bounds for connections that come from now on."""
+        self._door.app = app
+        self._state.bounds = bounds
+
+    async def leave(self) -> None:
+        """Accept no more connections; return once each has had its last answer and is closed.
+
+        The listening sockets stay open where another process holds them, so who comes now waits
+        there for the next server.
+        """
+        for server in self.servers if self.started else ():
+            server.close()
+        self._left = asyncio.Event()
+        await self._left.wait()
+
     async def on_tick(self, counter: int) -> bool:
         """Each second, of uvicorn's ten ticks, end what is over time."""
+        self.ticks += 1
+        if self._left is not None and self._state.leave():
+            self._left.set()
         if counter % 10 == 0:
             self._state.sweep()
         return await super().on_tick(counter)

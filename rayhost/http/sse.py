@@ -17,3 +17,8 @@ DONE = b"data: [DONE]\n\n"
 def event(payload: object) -> bytes:
     """Return the bytes of one event."""
     return b"data: " + encode(payload) + b"\n\n"
+
+
+def named(name: str, payload: object) -> bytes:
+    """Return the bytes of one event of a kind that its reader tells by its name."""
+    return b"event: " + name.encode("ascii") + b"\n" + event(payload)

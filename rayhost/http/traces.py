@@ -24,9 +24,13 @@ from rayhost.front.request import (
     Front,
     GenerateRequest,
     ModelCard,
+    Piece,
+    Question,
+    Reading,
     Recalled,
     Run,
     Standing,
+    Terms,
     Times,
     WorkerHealth,
 )
@@ -120,17 +124,22 @@ class TracedFront:
         """As the front does."""
         return TracedRun(await self._front.submit(request), trace.get_current_span())
 
+    async def ask(self, model: str, question: Question, terms: Terms) -> Reading:
+        """As the front does."""
+        return await self._front.ask(model, question, terms)
+
 
 class TracedRun:
     """A `Run` around another."""
 
     def __init__(self, run: Run, span: Span) -> None:
         self.model = run.model
+        self.tool_syntax = run.tool_syntax
         self._run = run
         self._span = span
         self._told = False
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[Piece]:
         """As the run does; its end is told at once, as `close` may come much later."""
         try:
             async for piece in self._run:
@@ -154,6 +163,11 @@ class TracedRun:
     def standing(self) -> Standing | None:
         """As the run says."""
         return self._run.standing()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """As the run says."""
+        return self._run.prompt_tokens
 
     @property
     def times(self) -> Times:

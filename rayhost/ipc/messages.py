@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+# What a run does: produce tokens, turn its prompt into a vector, or rate a pair of texts.
+Task = Literal["generate", "embed", "rank"]
+
 
 class Kind(IntEnum):
     """Frame kinds. Below 32 the front speaks, from 32 the worker."""
@@ -20,12 +23,20 @@ class Kind(IntEnum):
     START = 3
     CANCEL = 4
     STOP = 5
+    RESIZE = 6
+    CONVERT = 7
     READY = 32
     LOAD_FAILED = 33
     PREPARED = 34
     REJECTED = 35
     TOKENS = 36
     FINISHED = 37
+    EMBEDDED = 38
+    CONVERTED = 39
+
+
+class Unexpected(Exception):
+    """A message that its sender has no reason to send: it is not to be trusted any more."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -53,13 +64,64 @@ class Load(Message, frozen=True):
     snapshot_dir: str = ""  # where the most used of them outlive the worker; empty: nowhere
     snapshot_dir_bytes: int = 0
     preload: tuple[str, ...] = ()  # system prompts (text, without a chat template) held ready
+    chat_template: str = ""  # instead of the file's; empty: the file's
+
+
+class Constraint(Message, frozen=True):
+    """What the generated text must match. `source` is the schema's JSON, or the grammar."""
+
+    kind: Literal["json_schema", "json_object", "regex", "gbnf", "lark"]
+    source: str
+
+
+class Tools(Message, frozen=True):
+    """The functions a model may call, and whether it must."""
+
+    functions: tuple[dict[str, Any], ...]  # each `{"name", "description", "parameters"}`
+    choice: Literal["auto", "required", "none"] = "auto"
+    only: str = ""  # with "required": the name of the one to call; empty: any
+    parallel: bool = True
 
 
 class Prepare(Message, frozen=True):
-    """Turn a prompt into token ids. Exactly one of the two is set."""
+    """Turn a prompt into token ids. Exactly one of the first two is set."""
 
     messages: tuple[dict[str, Any], ...] | None
     text: str | None
+    tools: Tools | None = None
+    continue_final: bool = False  # the last message is the assistant's, and goes on
+    constraint: Constraint | None = None  # to be compiled, and refused here if it cannot be
+    document: str | None = None  # to be ranked by how well it answers `text`
+    suffix: str | None = None  # of the text: what is asked for stands between the two
+    options: dict[str, Any] = {}  # further variables of the chat template
+
+
+class Dry(Message, frozen=True):
+    """Don't repeat yourself: the penalty of a token that would make a repetition longer.
+
+    It is `multiplier` times `base` to the power of what the repetition has beyond `allowed_length`.
+    """
+
+    multiplier: float
+    base: float
+    allowed_length: int
+    last_n: int  # tokens that are searched for repetitions; -1: all
+    breakers: tuple[str, ...]  # texts that no repetition goes across
+
+
+class Xtc(Message, frozen=True):
+    """Exclude top choices: with `probability`, all but the least of those over `threshold`."""
+
+    probability: float
+    threshold: float
+
+
+class Mirostat(Message, frozen=True):
+    """Tokens of a surprise near `tau` bits, held there at a rate of `eta`."""
+
+    version: Literal[1, 2]
+    tau: float
+    eta: float
 
 
 class Sampling(Message, frozen=True):
@@ -73,6 +135,13 @@ class Sampling(Message, frozen=True):
     frequency_penalty: float = 0.0
     repeat_penalty: float = 1.0
     seed: int = 0  # 64 bits; the front draws one where the client gave none
+    repeat_last_n: int = -1  # tokens that the three penalties look back; -1: all
+    typical_p: float = 1.0  # 1: off
+    logit_bias: tuple[tuple[int, float], ...] = ()  # added to the logits of these tokens
+    ignore_eos: bool = False  # no token that ends the answer
+    dry: Dry | None = None
+    xtc: Xtc | None = None
+    mirostat: Mirostat | None = None  # instead of every truncation
 
 
 class Start(Message, frozen=True):
@@ -83,6 +152,39 @@ class Start(Message, frozen=True):
     max_tokens: int  # generated tokens in total, resumed ones included
     sampling: Sampling
     stop: tuple[str, ...]
+    constraint: Constraint | None = None
+    logprobs: int = -1  # the likeliest tokens told with each one; -1: no log-probabilities
+    mu: float | None = None  # mirostat's state after the last of the tokens; None: at its beginning
+    embed: bool = False  # answer with the prompt's vector, and generate nothing
+    outgrown: bool = False  # it has all that the context holds now: tell what is held back, and end
+    priority: int = 1  # of those waiting and those computing their prompt, the lowest goes first
+
+
+class Resize(Message, frozen=True):
+    """Take another context of the same model file, with the sizes and KV type of `load`.
+
+    Answered with Ready, or with LoadFailed: then the worker goes on as it was.
+    """
+
+    load: Load
+
+
+class Convert(Message, frozen=True):
+    """Turn `text` into tokens, `tokens` into text, or messages into the text of a prompt.
+
+    For whoever wants to know: nothing of it is run. Answered with Converted or Rejected.
+    """
+
+    to: Literal["tokens", "text", "prompt"]
+    text: str = ""
+    tokens: bytes = b""  # int32 little-endian
+    messages: tuple[dict[str, Any], ...] = ()
+    tools: Tools | None = None
+    continue_final: bool = False
+    add_special: bool = False  # the special tokens that the model wants in front
+    parse_special: bool = True  # special tokens that are spelled out in the text are tokens
+    pieces: bool = False  # what each token spells, too
+    options: dict[str, Any] = {}  # further variables of the chat template
 
 
 class Cancel(Message, frozen=True):
@@ -105,10 +207,13 @@ class Ready(Message, frozen=True):
     vocabulary: int
     chat: bool  # has a chat template
     load_ms: float
+    task: Task = "generate"  # what runs of it do
+    dimensions: int = 0  # numbers of a vector; 0: it makes none
+    sliding_window: int = 0  # tokens that most layers look back; 0: all of them
 
 
 class LoadFailed(Message, frozen=True):
-    """The model cannot be loaded; trying again with the same file cannot help."""
+    """What was asked for cannot be loaded; trying again with the same file cannot help."""
 
     reason: str
 
@@ -117,6 +222,16 @@ class Prepared(Message, frozen=True):
     """The prompt's token ids."""
 
     tokens: bytes  # int32 little-endian
+    constraint: Constraint | None = None  # the one asked for, or what the tools make of it
+    tool_syntax: str = ""  # how the answer writes calls of tools; empty: it has none
+
+
+class Converted(Message, frozen=True):
+    """What a Convert asked for."""
+
+    text: str = ""
+    tokens: bytes = b""  # int32 little-endian
+    pieces: tuple[bytes, ...] = ()
 
 
 class Rejected(Message, frozen=True):
@@ -127,15 +242,37 @@ class Rejected(Message, frozen=True):
     param: str | None = None
 
 
+class Likely(Message, frozen=True):
+    """A token that could come next. `piece` is its bytes, perhaps part of a character."""
+
+    token: int
+    piece: bytes
+    logprob: float  # natural logarithm
+
+
+class TokenLogprob(Message, frozen=True):
+    """A token that came, and the `top` likeliest in its place, the likeliest first."""
+
+    token: int
+    piece: bytes
+    logprob: float
+    top: tuple[Likely, ...] = ()
+
+
 class Tokens(Message, frozen=True):
     """What one step added to one run: ids for the front's record, text for the client.
 
     `text` is whole UTF-8 characters that can no longer become part of a stop string; it may be
-    empty while bytes are held back, and may hold text of earlier ids.
+    empty while bytes are held back, and may hold text of earlier ids. Where they were asked for,
+    `logprobs` has one for each of the ids, and `settled` says of how many tokens of the answer,
+    from its first, the text has begun by now.
     """
 
     ids: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    settled: int = 0
+    mu: float | None = None  # mirostat's state, for a worker that carries the run on
 
 
 class Finished(Message, frozen=True):
@@ -148,6 +285,15 @@ class Finished(Message, frozen=True):
     first_token_ns: int
     finished_ns: int
     n_reused: int = 0  # tokens of the prompt that were not computed for this run
+    stop_sequence: str | None = None  # the stop string that ended it
+
+
+class Embedded(Message, frozen=True):
+    """The only message of a run that embeds. Times as in `Finished`."""
+
+    vector: bytes  # float32 little-endian; of a model that ranks, the scores
+    started_ns: int
+    finished_ns: int
 
 
 PAYLOAD: dict[Kind, type[Message]] = {
@@ -156,12 +302,16 @@ PAYLOAD: dict[Kind, type[Message]] = {
     Kind.START: Start,
     Kind.CANCEL: Cancel,
     Kind.STOP: Stop,
+    Kind.RESIZE: Resize,
+    Kind.CONVERT: Convert,
     Kind.READY: Ready,
     Kind.LOAD_FAILED: LoadFailed,
     Kind.PREPARED: Prepared,
     Kind.REJECTED: Rejected,
     Kind.TOKENS: Tokens,
     Kind.FINISHED: Finished,
+    Kind.EMBEDDED: Embedded,
+    Kind.CONVERTED: Converted,
 }
 KIND = {payload: kind for kind, payload in PAYLOAD.items()}
 

@@ -1,14 +1,15 @@
 """Reads what a GGUF file says of itself: metadata scalars and tensor sizes, in milliseconds.
 
 Pure on a buffer, and safe on hostile files: every count and length is bounded by the file's size
-or a constant before it is used, arrays are skipped, and only GgufError comes out. Anyone may call.
+or a constant before it is used, long arrays are skipped, and only GgufError comes out. Anyone may
+call: 8 ms for a vocabulary of 49,000 tokens, 20 ms for 262,000, so nothing of it needs a cache.
 """
 
 import mmap
 import struct
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rayhost.errors import RayhostError
@@ -20,6 +21,7 @@ MAX_METADATA = 4096  # real models have 20 to 80
 MAX_TENSORS = 65_536  # real models have 100 to 2,000
 MAX_NAME = 65_535  # bytes of a key or a tensor name, as the format says
 MAX_ARRAY_STRINGS = 1 << 22  # all arrays together; Gemma's vocabulary and merges make 0.8 million
+MAX_KEPT_NUMBERS = 1024  # of an array: one for each layer, not one for each token
 MAX_KEPT_STRING = 16_384  # longer ones are templates and licenses: known to be there, not kept
 
 _U32 = struct.Struct("<I")
@@ -39,11 +41,24 @@ class GgufError(RayhostError):
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of the file; `shape` begins with the length of a row, `size` is in bytes."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    elements: int
+    size: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class GgufInfo:
     """What a model file holds. Sizes are in bytes; None is for what the file does not say.
 
     `heads` and `kv_heads` are None also where they differ by layer. `metadata` has every scalar and
-    every string up to 16 KiB under its GGUF key, without the arrays.
+    every string up to 16 KiB under its GGUF key, without the arrays: of those `lengths` has the
+    number of elements, and `numbers` the elements where they are few enough to be one a layer.
     """
 
     architecture: str
@@ -58,15 +73,19 @@ class GgufInfo:
     heads: int | None
     kv_heads: int | None
     metadata: Mapping[str, Scalar]
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    numbers: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    tensors: tuple[Tensor, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    name: str
-    type: int
-    elements: int
-    size: int
-    offset: int
+@dataclass(slots=True)
+class _Metadata:
+    """The key-value part; `present` has every key there is."""
+
+    scalars: dict[str, Scalar] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, tuple[Scalar, ...]] = field(default_factory=dict)
+    present: set[str] = field(default_factory=set)
 
 
 def read_info(path: Path) -> GgufInfo:
@@ -92,10 +111,10 @@ def parse(view: bytes | mmap.mmap, where: str) -> GgufInfo:
         raise GgufError(f"{where}: {kind} GGUF is not supported, version 2 or 3 is")
     n_tensors = reader.count("tensors", MAX_TENSORS)
     n_metadata = reader.count("metadata entries", MAX_METADATA)
-    metadata, present = _metadata(reader, n_metadata)
-    tensors = [_tensor(reader) for _ in range(n_tensors)]
-    _check_extent(reader, tensors, metadata)
-    return _info(where, metadata, present, tensors)
+    metadata = _metadata(reader, n_metadata)
+    tensors = tuple(_tensor(reader) for _ in range(n_tensors))
+    _check_extent(reader, tensors, metadata.scalars)
+    return _info(where, metadata, tensors)
 
 
 class _Reader:
@@ -143,14 +162,18 @@ class _Reader:
         value: Scalar = unpack.unpack_from(self.view, self.skip(unpack.size))[0]
         return value
 
-    def skip_array(self) -> None:
+    def array(self) -> tuple[int, tuple[Scalar, ...] | None]:
+        """Return an array's length, and its elements if they are few numbers."""
         kind, length = self.u32(), self.u64()
-        if kind in _SCALAR:
-            self.skip(length * _SCALAR[kind].size)
-        elif kind == _STRING:
+        if kind == _STRING:
             self._skip_strings(length)
-        else:
+            return length, None
+        if kind not in _SCALAR:
             raise self.fail(f"array of unknown type {kind}")
+        if length <= MAX_KEPT_NUMBERS:
+            return length, tuple(self.scalar(kind) for _ in range(length))
+        self.skip(length * _SCALAR[kind].size)
+        return length, None
 
     def _skip_strings(self, length: int) -> None:
         # A vocabulary: 49,000 to 260,000 strings, so the loop is bare and checked by its last step.
@@ -168,36 +191,36 @@ class _Reader:
         raise self.fail("the file ends in the middle of its header")
 
 
-def _metadata(reader: _Reader, entries: int) -> tuple[dict[str, Scalar], set[str]]:
-    """Return the scalars by key, and every key there is."""
-    kept: dict[str, Scalar] = {}
-    present: set[str] = set()
+def _metadata(reader: _Reader, entries: int) -> _Metadata:
+    found = _Metadata()
     for _ in range(entries):
         key = reader.name()
-        if key in present:
+        if key in found.present:
             raise reader.fail(f"metadata key {key[:100]!r} comes twice")
-        present.add(key)
+        found.present.add(key)
         kind = reader.u32()
         if kind in _SCALAR:
-            kept[key] = reader.scalar(kind)
+            found.scalars[key] = reader.scalar(kind)
         elif kind == _STRING:
             size = reader.u64()
             start = reader.skip(size)
             if size <= MAX_KEPT_STRING:
-                kept[key] = reader.view[start : reader.at].decode(errors="replace")
+                found.scalars[key] = reader.view[start : reader.at].decode(errors="replace")
         elif kind == _ARRAY:
-            reader.skip_array()
+            found.lengths[key], numbers = reader.array()
+            if numbers is not None:
+                found.numbers[key] = numbers
         else:
             raise reader.fail(f"metadata key {key[:100]!r} has unknown type {kind}")
-    return kept, present
+    return found
 
 
-def _tensor(reader: _Reader) -> _Tensor:
+def _tensor(reader: _Reader) -> Tensor:
     name = reader.name()
     n_dimensions = reader.u32()
     if not 1 <= n_dimensions <= 4:
         raise reader.fail(f"tensor {name[:100]!r} has {n_dimensions} dimensions")
-    shape = [reader.u64() for _ in range(n_dimensions)]
+    shape = tuple(reader.u64() for _ in range(n_dimensions))
     kind, offset = reader.u32(), reader.u64()
     if kind not in BLOCK:
         raise reader.fail(f"tensor {name[:100]!r} has unknown type {kind}")
@@ -209,10 +232,13 @@ def _tensor(reader: _Reader) -> _Tensor:
         raise reader.fail(
             f"tensor {name[:100]!r} has rows of {shape[0]}, not a multiple of {block}"
         )
-    return _Tensor(name, kind, elements, elements // block * size, offset)
+    bytes_held = elements // block * size
+    return Tensor(name, TENSOR_TYPE[kind], shape, elements, bytes_held, offset)
 
 
-def _check_extent(reader: _Reader, tensors: list[_Tensor], metadata: Mapping[str, Scalar]) -> None:
+def _check_extent(
+    reader: _Reader, tensors: tuple[Tensor, ...], metadata: Mapping[str, Scalar]
+) -> None:
     """A file cut short after its header loads and then kills the process that touches the rest."""
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
@@ -227,9 +253,8 @@ def _check_extent(reader: _Reader, tensors: list[_Tensor], metadata: Mapping[str
             )
 
 
-def _info(
-    where: str, metadata: dict[str, Scalar], present: set[str], tensors: list[_Tensor]
-) -> GgufInfo:
+def _info(where: str, read: _Metadata, tensors: tuple[Tensor, ...]) -> GgufInfo:
+    metadata = read.scalars
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str) or not architecture:
         raise GgufError(f"{where}: names no architecture, so it is no model")
@@ -240,29 +265,32 @@ def _info(
         return value if type(value) is int else None  # a bool is an int, but no size
 
     heads = integer("attention.head_count")
-    has_kv_heads = f"{architecture}.attention.head_count_kv" in present
+    has_kv_heads = f"{architecture}.attention.head_count_kv" in read.present
     return GgufInfo(
         architecture=architecture,
         name=name if isinstance(name, str) else None,
         quantization=_quantization(metadata, tensors),
         parameters=sum(tensor.elements for tensor in tensors),
         tensor_bytes=sum(tensor.size for tensor in tensors),
-        chat="tokenizer.chat_template" in present,
+        chat="tokenizer.chat_template" in read.present,
         context_length=integer("context_length"),
         block_count=integer("block_count"),
         embedding_length=integer("embedding_length"),
         heads=heads,
         kv_heads=integer("attention.head_count_kv") if has_kv_heads else heads,
         metadata=metadata,
+        lengths=read.lengths,
+        numbers=read.numbers,
+        tensors=tensors,
     )
 
 
-def _quantization(metadata: Mapping[str, Scalar], tensors: list[_Tensor]) -> str:
+def _quantization(metadata: Mapping[str, Scalar], tensors: tuple[Tensor, ...]) -> str:
     """The file's own label, else the type that holds most of its bytes."""
     label = metadata.get("general.file_type")
     if isinstance(label, int) and label in FILE_TYPE:
         return FILE_TYPE[label]
-    held = Counter[int]()
+    held = Counter[str]()
     for tensor in tensors:
         held[tensor.type] += tensor.size
-    return TENSOR_TYPE[held.most_common(1)[0][0]] if held else "unknown"
+    return held.most_common(1)[0][0] if held else "unknown"

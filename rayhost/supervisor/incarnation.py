@@ -8,13 +8,15 @@ import asyncio
 import signal
 from dataclasses import dataclass
 
+import msgspec
+
 from rayhost import clock, procfs
 from rayhost.front.blame import Death
 from rayhost.front.lane import Lane
 from rayhost.front.link import Link
 from rayhost.front.request import Priority, WorkerHealth
 from rayhost.ipc.channel import End
-from rayhost.ipc.messages import Stop
+from rayhost.ipc.messages import Load, Resize, Stop
 from rayhost.ipc.status import Word
 from rayhost.metrics import WorkerReading
 from rayhost.supervisor.identity import Origin
@@ -28,7 +30,22 @@ _REUSED = {
     "ram": (Word.REUSED_RAM, Word.REUSED_RAM_TOKENS, Word.REUSED_RAM_NS),
     "disk": (Word.REUSED_DISK, Word.REUSED_DISK_TOKENS, Word.REUSED_DISK_NS),
 }
+# What a worker can take up while it runs.
+_SIZES = (
+    "context",
+    "concurrency",
+    "batch",
+    "ubatch",
+    "outputs",
+    "kv_type",
+    "kv_layout",
+    "flash_attention",
+    "snapshot_bytes",
+    "threads",
+)
+_WELL = ("starting", "failed", "unloaded")  # without a worker
 STOP_S = 3.0  # between asking a worker to stop and killing it
+_DISK_BYTES_S = 50e6  # a cheap disk: so much longer where it has snapshots to save
 
 
 @dataclass(slots=True)
@@ -42,6 +59,7 @@ class Incarnation:
     pulse: Pulse
     ready_ns: int = 0
     load_error: str = ""
+    resizing: Load | None = None  # it was asked for this context and has not answered yet
     death: Death | None = None  # why the keeper ended it, or is about to
     verdict: str = ""  # the same in words
 
@@ -66,11 +84,17 @@ class Incarnation:
         self.link.send(0, Stop())
         if not self.ready_ns:
             self.process.kill()  # it hears nothing while it loads
+        patience_s = STOP_S + self.origin.load.snapshot_dir_bytes / _DISK_BYTES_S
         try:
-            await asyncio.wait_for(self.process.exited.wait(), STOP_S)
+            await asyncio.wait_for(self.process.exited.wait(), patience_s)
         except TimeoutError:
             self.process.kill()
             await self.process.exited.wait()
+
+    def resize(self, load: Load) -> None:
+        """Ask for another context; it says Ready when it has it, or LoadFailed."""
+        self.resizing = load
+        self.link.send(0, Resize(load))
 
     def close(self) -> None:
         """Take its last words, which come through the link, and let go of the channel."""
@@ -88,14 +112,20 @@ class Incarnation:
         return death, reason if self.ready_ns else f"{reason} while loading the model"
 
 
+def only_sizes_differ(one: Load, other: Load) -> bool:
+    """Tell whether a worker that has loaded `one` can become one of `other` without a restart."""
+    same = {name: getattr(one, name) for name in _SIZES}
+    return one != other and msgspec.structs.replace(other, **same) == one
+
+
 def health(lane: Lane, worker: Incarnation | None, *, first: bool) -> WorkerHealth:
     """Read the pulse of a lane's worker; `first` means that none was lost before it."""
     if worker is None or not worker.ready_ns:
-        # The first load shows no pulse. A model that was given up has no worker to be ill:
-        # `/ready` tells of it, and restarting the host would not help it.
+        # The first load shows no pulse. A model that was given up, or unloaded, has no worker to be
+        # ill: `/ready` tells of it, and restarting the host would not help it.
         return WorkerHealth(
             model=lane.name,
-            ok=lane.state in ("starting", "failed") or (lane.state == "loading" and first),
+            ok=lane.state in _WELL or (lane.state == "loading" and first),
             state=lane.state,
             reason=lane.reason,
             pid=worker.process.pid if worker else None,

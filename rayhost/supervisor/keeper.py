@@ -1,8 +1,9 @@
 """A keeper keeps one model's worker alive: spawn, load, watch, replace.
 
 Invariant: at most one worker process per keeper. The lane's `state` and `reason` always say what
-the keeper is doing: starting → loading → ready → (died, hung) restarting → loading ..., or failed
-when trying again cannot help. Settings that cannot be loaded give way to the last that could.
+the keeper is doing: starting → loading → ready → (died, hung) restarting → loading ..., unloaded
+until it is woken, or failed when trying again cannot help. Settings that cannot be loaded give way
+to the last that could.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from rayhost.ipc.messages import Load, LoadFailed, Message, Ready
 from rayhost.metrics import WorkerReading
 from rayhost.supervisor import backoff, incarnation
 from rayhost.supervisor.identity import Origin
-from rayhost.supervisor.incarnation import Incarnation
+from rayhost.supervisor.incarnation import Incarnation, only_sizes_differ
 from rayhost.supervisor.process import Process
 from rayhost.supervisor.pulse import TICK_NS, Pulse
 
@@ -52,8 +53,10 @@ class Keeper:
         self._restart: asyncio.TimerHandle | None = None
         self._next_look: asyncio.TimerHandle | None = None
         self._stopping = False
+        self._resting = False  # unloaded, or about to be
         self._replacing = asyncio.Lock()
         self._before: Load | None = None  # while those of `_load` were never ready yet
+        self._proven: Load | None = None  # the last that a new worker became ready with
         self._trial: asyncio.Future[None] | None = None  # what `replace` waits for
         self.settled = asyncio.Event()  # ready for the first time, or failed
 
@@ -95,31 +98,67 @@ class Keeper:
     async def replace(self, load: Load) -> None:
         """Go on with other settings or another file; running requests notice only a pause.
 
-        Returns when a worker is ready with them. Raises RayhostError when there can be none: the
-        settings from before are then being loaded again.
+        Where only sizes or the KV type change, the same worker takes another context: that is a
+        tenth of a second. Returns when a worker is ready with them. Raises RayhostError when there
+        can be none: the settings from before then hold, or are being loaded again.
         """
         async with self._replacing:
-            lane = self._lane
-            if self._stopping or isinstance(self._load, RayhostError) or lane.state == "failed":
-                raise RayhostError(f"model {lane.name!r} is {lane.state}: it has no worker")
-            self._before, self._load = self._before or self._load, load
-            self._trial = asyncio.get_running_loop().create_future()
-            _log.info("worker replaced", model=lane.name)
-            try:
-                if self._worker is not None:
-                    await self._worker.retire()
-                elif self._restart is not None:
-                    self._restart.cancel()
-                    self.start()
+            await self._take(load)
+
+    async def resize(self, change: Callable[[Load], Load]) -> None:
+        """As `replace`, with what `change` makes of the settings that hold by then."""
+        async with self._replacing:
+            if isinstance(self._load, Load) and (load := change(self._load)) != self._load:
+                await self._take(load)
+
+    async def unload(self) -> None:
+        """End the worker until `wake`; return when it is gone. Only one that is ready."""
+        async with self._replacing:
+            if self._worker is None or self._lane.state != "ready":
+                return
+            _log.info("model unloaded", model=self._lane.name)
+            self._resting = True
+            await self._worker.retire()
+
+    def wake(self, change: Callable[[Load], Load]) -> None:
+        """Start a worker again after `unload`, with what `change` makes of its settings."""
+        if self._lane.state == "unloaded" and isinstance(self._load, Load):
+            self._load = change(self._load)
+            self._resting = False
+            self.start()
+
+    async def _take(self, load: Load) -> None:
+        lane = self._lane
+        if self._stopping or isinstance(self._load, RayhostError) or lane.state == "failed":
+            raise RayhostError(f"model {lane.name!r} is {lane.state}: it has no worker")
+        self._trial = asyncio.get_running_loop().create_future()
+        worker = self._worker
+        try:
+            if worker and worker.ready_ns and only_sizes_differ(self._load, load):
+                _log.info("worker resized", model=lane.name)
+                worker.resize(load)
                 await self._trial
-            finally:
-                self._trial = None
+                return
+            _log.info("worker replaced", model=lane.name)
+            self._before, self._load = self._before or self._load, load
+            if self._worker is not None:
+                await self._worker.retire()
+            elif self._restart is not None:
+                self._restart.cancel()
+                self.start()
+            elif self._resting:
+                self._resting = False
+                self.start()
+            await self._trial
+        finally:
+            self._trial = None
 
     async def reload(self) -> None:
         """Replace the worker by one with the same settings; else as `replace`."""
-        if isinstance(self._load, RayhostError):
-            raise RayhostError(str(self._load))
-        await self.replace(self._load)
+        async with self._replacing:
+            if isinstance(self._load, RayhostError):
+                raise RayhostError(str(self._load))
+            await self._take(self._load)
 
     async def stop(self) -> None:
         """End the worker, politely for a moment, and start no other."""
@@ -139,6 +178,21 @@ class Keeper:
         if self._worker is not None:
             self._worker.process.kill()
 
+    @property
+    def load(self) -> Load | RayhostError:
+        """What its worker loads, or why there is none."""
+        return self._load
+
+    @property
+    def pid(self) -> int | None:
+        """Its worker's process, if there is one."""
+        return self._worker.process.pid if self._worker else None
+
+    @property
+    def dying(self) -> bool:
+        """Whether a worker was told to end and is still there."""
+        return self._worker is not None and self._worker.death is not None
+
     def health(self) -> WorkerHealth:
         """Read the worker's pulse from its status page."""
         return incarnation.health(self._lane, self._worker, first=self._failures == 0)
@@ -152,8 +206,14 @@ class Keeper:
         if worker is None:
             return
         match message:
+            case Ready() if worker.death is not None:
+                pass  # said before it heard that it was to end: others are to be ready
             case Ready():
-                worker.ready_ns = clock.now_ns()
+                if resized := worker.resizing:
+                    self._resized(worker, resized)
+                else:
+                    worker.ready_ns = clock.now_ns()
+                    self._proven = worker.origin.load
                 self._set("ready", "")
                 self._lane.identity = worker.origin.identity(message)
                 self._lane.attach(worker.link, message)
@@ -168,11 +228,23 @@ class Keeper:
                     context=message.context,
                     quantization=message.quantization,
                 )
-                self._on_loaded()
+                if not resized:
+                    self._on_loaded()
+            case LoadFailed() if worker.resizing is not None:
+                worker.resizing = None
+                self._end_trial(RayhostError(f"the new sizes cannot be had: {message.reason}"))
             case LoadFailed():
                 worker.load_error = message.reason
             case _:
                 self._lane.hear(number, message)
+
+    def _resized(self, worker: Incarnation, load: Load) -> None:
+        """The worker has taken another context."""
+        worker.resizing = None
+        worker.origin = worker.origin.resized(load)
+        worker.pulse.resized(load.batch)
+        self._load = load
+        self._lane.concurrency = load.concurrency
 
     def _condemn(self, reason: str) -> None:
         """The worker sent nonsense: nothing of it can be trusted any more."""
@@ -206,20 +278,33 @@ class Keeper:
         if self._next_look is not None:
             self._next_look.cancel()
         death, reason = worker.cause(code)
-        self._lane.detach(death)
+        if worker.resizing is not None:
+            self._end_trial(RayhostError(f"the worker died while it was resized: {reason}"))
+            self._lane.detach(Death.REPLACED)  # of the new sizes, not of a request
+        else:
+            self._lane.detach(death)
         if self._stopping:
             return  # `stop` says the rest
-        if death is Death.REPLACED:
+        if self._resting:
+            self._set("unloaded", "it was idle, and its memory is needed for others")
+        elif death is Death.REPLACED:
             self.start()
         elif self._before is not None and not worker.ready_ns:
-            self._load, self._before = self._before, None
+            before, self._before = self._before, None
             self._end_trial(RayhostError(f"the new settings do not load: {reason}"))
-            _log.error("back to the settings before", model=self._lane.name, reason=reason)
-            self.start()
+            self._back_to(before, reason)
+        elif worker.load_error and self._proven and self._proven != self._load:
+            # A worker that runs could take these sizes; one that begins with them cannot.
+            self._back_to(self._proven, reason)
         elif worker.load_error:
             self._fail(worker.load_error)
         else:
             self._retry(reason, worker.served_s)
+
+    def _back_to(self, load: Load, reason: str) -> None:
+        self._load = load
+        _log.error("back to the settings before", model=self._lane.name, reason=reason)
+        self.start()
 
     def _end_trial(self, error: RayhostError | None) -> None:
         if self._trial is None or self._trial.done():

@@ -4,6 +4,7 @@
 hyperthreads of one core share the arithmetic units that llama.cpp saturates.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ class Placement(NamedTuple):
 
     cpus: tuple[int, ...]
     threads: int
+    cores: int = 1  # physical ones among the CPUs
 
 
 def place(
@@ -28,10 +30,13 @@ def place(
     *,
     allowed: frozenset[int],
     core_of: Mapping[int, str],
+    quota: float = math.inf,
 ) -> Placement:
     """Return the placement of a model's worker.
 
-    `allowed` are the CPUs this process may use, `core_of` names the physical core of each.
+    `allowed` are the CPUs this process may use, `core_of` names the physical core of each, `quota`
+    is how many of them a control group lets run at once: more threads than that would wait for
+    each other at every barrier while the group is stopped.
     Raises RayhostError for CPUs that are not allowed.
     """
     chosen = tuple(sorted(allowed)) if cpus == "auto" else cpus
@@ -41,7 +46,8 @@ def place(
             f"model {model!r}: cpus names {missing}, but this process may use {sorted(allowed)}"
         )
     cores = len({core_of.get(cpu, str(cpu)) for cpu in chosen})
-    return Placement(chosen, cores if threads == "auto" else threads)
+    usual = max(1, math.floor(min(quota, cores)))
+    return Placement(chosen, usual if threads == "auto" else threads, cores)
 
 
 def allowed_cpus() -> frozenset[int]:

@@ -33,6 +33,10 @@ class Pulse:
         self._still_ns = 0  # since the last beat
         self._silent_ns = 0  # since the last sign of any kind
 
+    def resized(self, batch: int) -> None:
+        """Expect steps of so many tokens."""
+        self._step_ns = max(self._step_ns, batch * _TOKEN_NS)
+
     def look(self, now_ns: int, beat_ns: int, signs: Callable[[], Signs]) -> str | None:
         """Take a sample; return why the worker must be given up, or None.
 

@@ -14,21 +14,29 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from rayhost import clock, logs
-from rayhost.engine.base import Facts, LoadError
+from rayhost.engine.base import Codec, Facts, LoadError
 from rayhost.ipc.channel import ChildFds, End, Receiver, attach
-from rayhost.ipc.messages import Cancel, Load, LoadFailed, Prepare, Ready, decode
+from rayhost.ipc.messages import Cancel, Convert, Load, LoadFailed, Prepare, Ready, decode
 from rayhost.worker import warm
+from rayhost.worker.constraints import Compile, Constraints
+from rayhost.worker.embed_loop import EmbedLoop
 from rayhost.worker.loop import Inbox, StepLoop
 from rayhost.worker.outbox import Outbox
 from rayhost.worker.prepare import Prompts, prepare_forever
 from rayhost.worker.snapshot_files import SnapshotFiles
 from rayhost.worker.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from rayhost.engine.codec import LlamaCodec
 
 _PR_SET_PDEATHSIG = 1
 _FRAMES_AT_ONCE = 256
@@ -83,24 +91,64 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
     for thread in os.listdir("/proc/self/task"):  # numpy has brought some
         os.sched_setaffinity(int(thread), load.cpus)
     # Threads of the OpenMP pool inherit the affinity, so llama.cpp comes after it.
-    from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415
+    from rayhost.engine.native import open_model, task_of  # noqa: PLC0415
 
     began = clock.now_ns()
-    engine = LlamaEngine(load)
+    stamp = _stamp(load.path)
+    model = open_model(load)
+    if task_of(model) == "generate":
+        _generate(load, model, began, end, outbox, stamp=stamp)
+    else:
+        _embed(load, model, began, end, outbox)
+
+
+def _embed(load: Load, model: Any, began: int, end: End, outbox: Outbox) -> None:
+    from rayhost.engine.embedding import LlamaEmbedder  # noqa: PLC0415
+
+    if load.preload:
+        raise LoadError("preload: the model makes vectors, and keeps nothing of a prompt")
+    if load.chat_template:
+        raise LoadError("chat_template: the model makes vectors, and does not chat")
+    embedder = LlamaEmbedder(load, model)
+    _tell_ready(embedder.facts, (clock.now_ns() - began) / 1e6, outbox)
+    constraints = Constraints(partial(_compiler, embedder.codec))
+    EmbedLoop(
+        embedder=embedder,
+        inbox=_begin_threads(embedder.codec, end, outbox, constraints),
+        out=outbox,
+        status=end.status,
+        resized=lambda _, took_ms: _tell_ready(embedder.facts, took_ms, outbox),
+    ).run()
+
+
+def _generate(load: Load, model: Any, began: int, end: End, outbox: Outbox, *, stamp: str) -> None:
+    """`stamp` is of the file from before it was opened."""
+    from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415
+
+    engine = LlamaEngine(load, model)
     snapshots = Snapshots(load.snapshot_bytes, trims=engine.facts.trims)
-    files = _files(load, engine.state_key)
-    warm.prepare(engine, engine.codec, snapshots, files, load.preload)
-    outbox.send(0, _ready(engine.facts, (clock.now_ns() - began) / 1e6))
-    outbox.flush()
-    steps: Inbox = queue.SimpleQueue()
-    prompts = Prompts()
-    context = contextvars.copy_context()  # the log's fixed fields, which other threads do not see
-    threading.excepthook = lambda failure: context.copy().run(_end_process, *failure[:3])
-    _thread("text", prepare_forever, engine.codec, prompts, outbox)
-    _thread("reader", _read_forever, end.receiver, steps, prompts)
+    if _stamp(load.path) != stamp:  # nobody knows which file this is: nothing of it may outlive it
+        load = msgspec.structs.replace(load, snapshot_dir="")
+        structlog.get_logger().warning("no snapshots on disk: the model file changed as it loaded")
+
+    def files_of(load: Load) -> SnapshotFiles:
+        key = f"{load.path} {stamp} {engine.state_key}"
+        return SnapshotFiles(Path(load.snapshot_dir), load.snapshot_dir_bytes, key)
+
+    files = files_of(load) if load.snapshot_dir else None
+    preload = warm.prepare(engine, engine.codec, snapshots, files, load.preload)
+    _tell_ready(engine.facts, (clock.now_ns() - began) / 1e6, outbox)
+    constraints = Constraints(partial(_compiler, engine.codec))
+    steps = _begin_threads(engine.codec, end, outbox, constraints)
     saver = warm.Saver(files, snapshots, load.snapshot_dir_bytes) if files else None
     if saver:
         saver.start()
+
+    def resized(load: Load, took_ms: float) -> None:
+        if saver:
+            saver.rekey(files_of(load))
+        _tell_ready(engine.facts, took_ms, outbox)
+
     loop = StepLoop(
         engine=engine,
         codec=engine.codec,
@@ -109,7 +157,10 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
         status=end.status,
         target_ns=load.inter_token_ms * 1_000_000,
         snapshots=snapshots,
+        constraints=constraints,
+        preload=preload,
         save=saver.beat if saver else _nothing,
+        resized=resized,
     )
     loop.run()
     if saver:
@@ -117,20 +168,38 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
         saver.close()
 
 
+def _begin_threads(codec: Codec, end: End, outbox: Outbox, constraints: Constraints) -> Inbox:
+    """Start the text thread and the reader; return what the latter has for the step thread."""
+    steps: Inbox = queue.SimpleQueue()
+    prompts = Prompts()
+    context = contextvars.copy_context()  # the log's fixed fields, which other threads do not see
+    threading.excepthook = lambda failure: context.copy().run(_end_process, *failure[:3])
+    _thread("text", prepare_forever, codec, prompts, outbox, constraints)
+    _thread("reader", _read_forever, end.receiver, steps, prompts)
+    return steps
+
+
+def _compiler(codec: "LlamaCodec") -> Compile:
+    from rayhost.engine.grammar_compiler import Grammars, tokenizer_of  # noqa: PLC0415
+
+    return Grammars(lambda: tokenizer_of(codec.words())).compile
+
+
 def _nothing() -> None:
     """Save nothing."""
 
 
-def _files(load: Load, state_key: str) -> SnapshotFiles | None:
-    if not load.snapshot_dir:
-        return None
-    facts = Path(load.path).stat()
-    key = f"{load.path} {facts.st_size} {facts.st_mtime_ns} {facts.st_ino} {state_key}"
-    return SnapshotFiles(Path(load.snapshot_dir), load.snapshot_dir_bytes, key)
+def _stamp(path: str) -> str:
+    """Return what changes when a file is replaced or written to; nothing where there is none."""
+    try:
+        facts = Path(path).stat()
+    except OSError:  # whoever opens it says what is wrong with it
+        return ""
+    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
 
 
-def _ready(facts: Facts, load_ms: float) -> Ready:
-    return Ready(
+def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox) -> None:
+    ready = Ready(
         architecture=facts.architecture,
         quantization=facts.quantization,
         parameters=facts.parameters,
@@ -140,7 +209,12 @@ def _ready(facts: Facts, load_ms: float) -> Ready:
         vocabulary=facts.vocabulary,
         chat=facts.chat,
         load_ms=load_ms,
+        task=facts.task,
+        dimensions=facts.dimensions,
+        sliding_window=facts.sliding_window,
     )
+    outbox.send(0, ready)
+    outbox.flush()
 
 
 def _read_forever(receiver: Receiver, steps: Inbox, prompts: Prompts) -> None:
@@ -151,7 +225,7 @@ def _read_forever(receiver: Receiver, steps: Inbox, prompts: Prompts) -> None:
         poll.poll()
         for kind, request_id, payload in receiver.receive(_FRAMES_AT_ONCE):
             message = decode(kind, payload)
-            if isinstance(message, Prepare):
+            if isinstance(message, Prepare | Convert):
                 prompts.put(request_id, message)
             elif not (isinstance(message, Cancel) and prompts.drop(request_id)):
                 steps.put((request_id, message))

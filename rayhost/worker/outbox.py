@@ -6,9 +6,22 @@ rings once: the step thread sends a whole step and rings one doorbell for it.
 
 import select
 import threading
+from typing import Protocol
 
 from rayhost.ipc.channel import Sender
 from rayhost.ipc.messages import Message, encode
+
+
+class Out(Protocol):
+    """Where a loop tells its news: an `Outbox`, but in tests."""
+
+    def send(self, request_id: int, message: Message) -> None:
+        """Queue a message."""
+        ...
+
+    def flush(self) -> bool:
+        """Publish what fits; return True when nothing waits."""
+        ...
 
 
 class Outbox:

@@ -1,7 +1,7 @@
 """What KV cells hold, and with how much of it a request can begin. Pure: it moves no cells.
 
 Invariant: the cells of an idle slot hold exactly the tokens noted for it, those of a running
-sequence its `tokens[:computed]`. One per scheduler.
+sequence its `tokens[:computed]`, once what `Plan.begun` lists is done. One per scheduler.
 
 What a search prefers, at equal length: an idle slot, a busy one, a snapshot in RAM, one from disk.
 Copying cells costs about 4 µs a token, computing them 1 to 3 ms (docs/performance.md): so length

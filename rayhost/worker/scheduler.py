@@ -1,14 +1,15 @@
 """What the next step computes. Pure: it sees sequences and measured times, no clock, no model.
 
 There is no prefill phase and no decode phase: each step lets `computed` chase `len(tokens)` under
-one token budget, decoding sequences first, then prefill chunks in order of arrival. While anything
-decodes, the prefill share is what fits into the profile's inter-token time at the measured speed;
-more only for a burst of short prompts.
+one token budget, decoding sequences first, then prefill chunks by (priority, arrival). While
+anything decodes, the prefill share is what fits into the profile's inter-token time at the measured
+speed; more only for a burst of short prompts.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from rayhost.worker.prefixes import Place, Prefixes, Promise, Source, closer, runs
@@ -16,7 +17,11 @@ from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshots import Snapshots
 
 MIN_CHUNK = 16  # prefill goes on even where one decode step already takes the whole target
-_BURST = 8  # inter-token targets that one step may take for a burst of short prompts
+# Inter-token targets that a step may take where few wait for their next token. A longer one saves
+# nothing (a token of prefill costs the same from 64 on), and who comes meanwhile waits for its end.
+_BURST = 1.5
+_URGENT = 4  # and for a short prompt of the highest priority
+_HIGHEST = 0  # priority
 _MOST_MOVED = 4096  # tokens whose cells one step may copy between slots: about 20 ms
 _MEMORY = 0.8  # weight of the past in the moving averages: follows a change within ten steps
 
@@ -134,12 +139,17 @@ class Scheduler:
         """
         decoding = [s for s in self.running if s.decoding]
         chunks = [Chunk(s, 1, True) for s in decoding]
-        room = self._room(len(decoding))
+        left = self._batch - len(decoding)
         for sequence in self.running:
-            if not sequence.decoding and room > 0:
-                room -= self._add(chunks, sequence, room)
+            if sequence.forced and left > 0:
+                left -= self._add(chunks, sequence, left)
+        room = self._room(len(chunks), left)
+        for sequence in sorted(self.running, key=_priority):
+            share = room - self._ahead_of(sequence)
+            if not (sequence.decoding or sequence.forced) and share > 0:
+                room -= self._add(chunks, sequence, share)
         begun = self._gather([chunk.sequence for chunk in chunks])
-        for sequence in list(self.waiting):
+        for sequence in sorted(self.waiting, key=_priority):
             if room <= 0 or not self._prefixes.idle:
                 break
             if self._follows(sequence):
@@ -147,6 +157,7 @@ class Scheduler:
             place = self._prefixes.place(sequence.tokens, self.running, self._in_use(chunks))
             if isinstance(place, Promise):
                 sequence.leader, sequence.fork_at = leader, at = place
+                leader.priority = min(leader.priority, sequence.priority)
                 if not self._trims:  # its cells are good for others nowhere but there
                     leader.checkpoint = leader.checkpoint or at
                 continue
@@ -155,29 +166,36 @@ class Scheduler:
             self._begin(sequence, place)
             begun.append(Begin(sequence, place.source, place.lost))
             room -= self._add(chunks, sequence, room)
+        if not chunks and self.running:  # their room was for one who now follows one of them
+            return self.plan()
         return Plan(begun, [self._cut(chunk) for chunk in chunks])
 
-    def _room(self, decoding: int) -> int:
+    def _ahead_of(self, sequence: Sequence) -> int:
+        """Return how many tokens those want of a step who wait, but go before a running one."""
+        ahead = [
+            other.missing
+            for other in sorted(self.waiting, key=_priority)
+            if other.priority < sequence.priority and other.leader is None
+        ]
+        return sum(ahead[: self._slots - len(self.running)])
+
+    def _room(self, decoding: int, room: int) -> int:
         """Return how many tokens of prefill the next step may have beside those decoding.
 
-        After a burst of short prompts the few that decode already stand still once, for more first
-        tokens than there are of them, instead of haltingly; a long prompt never stops anybody.
+        `room` is what they leave of the batch. More than fits into the usual time where at least
+        twice as many wait for their first token as for their next; and for a short prompt of the
+        highest priority.
         """
-        room = self._batch - decoding
-        if decoding == 0:
-            return room
-        usual = self.times.chunk(self._target_ns, room)
-        most = self.times.chunk(_BURST * self._target_ns, room)
-        firsts = tokens = 0
+        short = self.times.chunk(_URGENT * self._target_ns, room)
+        firsts = urgent = 0
         for sequence in self:
-            if sequence.decoding:
+            if sequence.decoding or sequence.forced:
                 continue
-            shared = sequence.fork_at if sequence.leader else 0
-            if tokens + sequence.missing - shared > most:
-                break
-            tokens += sequence.missing - shared
             firsts += 1
-        return max(usual, tokens) if firsts >= 2 * decoding else usual
+            if sequence.priority == _HIGHEST and urgent + sequence.missing <= short:
+                urgent += sequence.missing
+        times = _BURST if firsts >= 2 * decoding else 1
+        return max(self.times.chunk(round(times * self._target_ns), room), urgent)
 
     def _add(self, chunks: list[Chunk], sequence: Sequence, room: int) -> int:
         """Add a chunk of a sequence that is not decoding; return its size."""
@@ -196,9 +214,9 @@ class Scheduler:
     def _begin(self, sequence: Sequence, place: Place) -> None:
         sequence.slot = place.slot
         sequence.computed = place.source.length
-        # What a resumed run finds is mostly its own.
-        resumed = sequence.n_generated > 0
-        sequence.reused = 0 if resumed else min(place.source.length, sequence.n_prompt - 1)
+        # What a run finds that was here before, or in another worker, is mostly its own.
+        if not sequence.started_ns and not sequence.n_generated:
+            sequence.reused = min(place.source.length, sequence.n_prompt - 1)
         others = (other for other in self.running if other is not sequence)
         sequence.checkpoint = self._prefixes.checkpoint(
             sequence.tokens, others, place.source.length
@@ -244,6 +262,9 @@ class Scheduler:
         borders = [s.fork_at for s in self.waiting if s.leader is sequence]
         ahead = [at for at in (*borders, sequence.checkpoint) if at > sequence.computed]
         return min([*ahead, len(sequence.tokens)]) - sequence.computed
+
+
+_priority = attrgetter("priority")
 
 
 def _blend(past: float, new: float) -> float:

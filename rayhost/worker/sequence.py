@@ -5,9 +5,11 @@ in the KV cache of `slot`; when all but none are missing, the next token is due.
 `leader` waits: as soon as that one holds their common beginning, it is copied.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, field
 from typing import Self
 
+from rayhost.engine.grammar import Matcher
 from rayhost.ipc.messages import Sampling
 from rayhost.worker.output import TextStream
 
@@ -30,6 +32,18 @@ class Sequence:
     checkpoint: int = 0  # where a copy of the cells is to be kept for others; 0: nowhere
     started_ns: int = 0
     first_token_ns: int = 0
+    priority: int = 1  # a lower one's prompt is computed first
+    mu: float | None = None  # mirostat's state; None at its beginning
+    logprobs: int = -1  # the likeliest tokens told with each one; -1: no log-probabilities
+    begins: list[int] = field(default_factory=list)  # where each token's text does, if told
+    matcher: Matcher | None = None  # where it is in the grammar that it follows
+    added: int = 0  # tokens that the grammar added to the one that was sampled last
+
+    def evicted(self) -> None:
+        """Note that its cells are gone."""
+        self.slot = -1
+        self.computed = self.fork_at = self.checkpoint = self.added = 0
+        self.leader = None
 
     @property
     def missing(self) -> int:
@@ -40,6 +54,18 @@ class Sequence:
     def decoding(self) -> bool:
         """True when one more token is all that a step adds."""
         return self.missing == 1 and self.first_token_ns != 0
+
+    @property
+    def forced(self) -> bool:
+        """True when a step adds tokens that its grammar added to the one that was sampled."""
+        return 1 < self.missing <= 1 + self.added
+
+    @property
+    def settled(self) -> int:
+        """Generated tokens whose text, as far as they have any, has begun and is final."""
+        if self.text.closed and not self.text.stopped:
+            return len(self.begins)
+        return bisect_left(self.begins, self.text.emitted)
 
     @property
     def n_generated(self) -> int:

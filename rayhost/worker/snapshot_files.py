@@ -110,12 +110,15 @@ class SnapshotFiles:
         for (tokens, size), snapshot in wanted.items():
             name = f"{self._key.hex()}-{tokens}-{min(round(snapshot.value_ms), _MOST_VALUE)}.kv"
             old = present.get((tokens, size))
-            if old is None:
-                write(directory, name, snapshot, self._key)
-                written += 1
-            else:
-                os.rename(old, name, src_dir_fd=directory, dst_dir_fd=directory)
-                os.utime(name, dir_fd=directory)  # as young as one that is written now
+            try:
+                if old is None:
+                    write(directory, name, snapshot, self._key)
+                    written += 1
+                else:
+                    os.rename(old, name, src_dir_fd=directory, dst_dir_fd=directory)
+                    os.utime(name, dir_fd=directory)  # as young as one that is written now
+            except OSError as error:  # a smaller one may fit; another worker may have removed it
+                _log.warning("snapshot not saved", file=name, reason=error.strerror)
         return written
 
     def _own(self, files: Iterable[_File]) -> list[_File]:

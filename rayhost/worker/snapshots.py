@@ -148,6 +148,17 @@ class Snapshots:
         if entry is not None:
             self._drop(entry)
 
+    def fit(self, limit_bytes: int, longest: int) -> None:
+        """Take another limit, and forget what has more than `longest` tokens.
+
+        Where even the pinned ones are too many, they go too.
+        """
+        self.limit_bytes = limit_bytes
+        for entry in sorted(self._entries.values(), key=lambda entry: (entry.pinned, entry.rank)):
+            too_long = len(entry.snapshot.tokens) > longest * TOKEN_BYTES
+            if too_long or self.bytes_used > limit_bytes:
+                self._drop(entry)
+
     def hottest(self, limit_bytes: int) -> list[Snapshot]:
         """Return what deserves `limit_bytes` most: the pinned ones, then by rank."""
         ranked = sorted(self._entries.values(), key=lambda entry: (entry.pinned, entry.rank))

@@ -7,6 +7,7 @@ disk on a thread of its own, since disks block.
 import queue
 import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -21,6 +22,11 @@ SAVE_EVERY_NS = 60_000_000_000
 _log = structlog.get_logger("rayhost.worker")
 
 
+class _Offer(NamedTuple):
+    files: SnapshotFiles
+    snapshots: Sequence[Snapshot]
+
+
 class Saver:
     """Writes the most useful snapshots to disk every now and then."""
 
@@ -29,7 +35,7 @@ class Saver:
         self._snapshots = snapshots
         self._limit = limit_bytes
         self._next_ns = clock.now_ns() + SAVE_EVERY_NS
-        self._offers: queue.SimpleQueue[Sequence[Snapshot] | None] = queue.SimpleQueue()
+        self._offers: queue.SimpleQueue[_Offer | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self.run, name="saver", daemon=True)
 
     def start(self) -> None:
@@ -38,7 +44,7 @@ class Saver:
 
     def close(self) -> None:
         """Write what is hottest now, after whatever is being written, and end."""
-        self._offers.put(self._snapshots.hottest(self._limit))
+        self._offer()
         self._offers.put(None)
         self._thread.join()
 
@@ -46,12 +52,19 @@ class Saver:
         """Have them written if it is time. For the step thread, which alone reads the store."""
         if clock.now_ns() >= self._next_ns:
             self._next_ns = clock.now_ns() + SAVE_EVERY_NS
-            self._offers.put(self._snapshots.hottest(self._limit))
+            self._offer()
+
+    def rekey(self, files: SnapshotFiles) -> None:
+        """From now on save there: what the bytes of a snapshot depend on has changed."""
+        self._files = files
+
+    def _offer(self) -> None:
+        self._offers.put(_Offer(self._files, self._snapshots.hottest(self._limit)))
 
     def run(self) -> None:
         """Write what is offered until closed: the thread's target."""
         while (offer := self._offers.get()) is not None:
-            self._files.save(offer)
+            offer.files.save(offer.snapshots)
 
 
 def prepare(
@@ -60,21 +73,38 @@ def prepare(
     snapshots: Snapshots,
     files: SnapshotFiles | None,
     preload: Sequence[str],
-) -> None:
-    """Fill the snapshot store. Raises LoadError for a prompt that no request could begin with."""
+) -> list[list[int]]:
+    """Fill the snapshot store; return the tokens of the `preload` prompts, which it keeps.
+
+    Raises LoadError for a prompt that no request could begin with.
+    """
     if files is not None:
         for snapshot in files.load_all(snapshots.limit_bytes):
-            snapshots.add(snapshot)
+            if len(snapshot.tokens) <= engine.facts.context * TOKEN_BYTES:
+                snapshots.add(snapshot)
+    beginnings = []
     for number, text in enumerate(preload, 1):
         try:
-            tokens = beginning(codec, text, chat=engine.facts.chat)
+            beginnings.append(beginning(codec, text, chat=engine.facts.chat))
         except PromptError as error:
             raise LoadError(f"preload prompt {number}: {error}") from error
-        if len(tokens) >= engine.facts.context:
+    check(beginnings, engine.facts.context)
+    pin(engine, snapshots, beginnings)
+    return beginnings
+
+
+def check(beginnings: Sequence[list[int]], context: int) -> None:
+    """Raise LoadError for a beginning with which a context has no room for a request."""
+    for number, tokens in enumerate(beginnings, 1):
+        if len(tokens) >= context:
             raise LoadError(
-                f"preload prompt {number} has {len(tokens)} tokens; the context is "
-                f"{engine.facts.context}"
+                f"preload prompt {number} has {len(tokens)} tokens; the context is {context}"
             )
+
+
+def pin(engine: Engine, snapshots: Snapshots, beginnings: Sequence[list[int]]) -> None:
+    """Have the store keep these whatever comes; what it does not hold is computed, in slot 0."""
+    for number, tokens in enumerate(beginnings, 1):
         if not _hold(engine, snapshots, tokens):
             _log.warning("preload does not fit into snapshots.ram_mb", prompt=number)
 

@@ -88,3 +88,14 @@ def test_a_file_without_a_digest_is_known_by_size_and_time(tmp_path: Path) -> No
     path.write_bytes(b"123")
     assert identity(plain) != before
     assert subject(MODEL).identity == "sha256:1"
+
+
+def test_what_a_worker_took_beyond_the_prediction_is_remembered_for_its_file(
+    tmp_path: Path,
+) -> None:
+    records, served = Calibrations(tmp_path, CPU), Path("served.gguf")
+    assert records.surplus(MODEL, served) == 0
+    records.save_surplus(MODEL, served, 1000)
+    records.save_surplus(MODEL, served, 10)  # less than is known
+    assert records.surplus(MODEL, served) == 1000
+    assert records.surplus(MODEL, Path("other.gguf")) == 0

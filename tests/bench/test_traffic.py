@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from bench import traffic
+from bench.overload import storm
 from bench.traffic import ANSWER, TURNS, WORKLOADS, Call, Traffic
 
 
@@ -93,3 +94,21 @@ def test_an_overload_comes_at_four_times_the_capacity_whoever_is_done() -> None:
 def test_an_unknown_workload_is_an_error() -> None:
     with pytest.raises(KeyError):
         traffic.make("nonsense", 1, 1, "1")
+
+
+def test_what_is_known_was_asked_once_before() -> None:
+    sent = traffic.make("repeat-warm", 4, 8, "1")
+    assert {call.messages[0]["content"] for call in sent.warm_up} == set(prompts(sent))
+    assert len(sent.warm_up) <= 4
+
+
+def test_an_overload_comes_at_its_rate_with_somebody_of_high_priority_in_it() -> None:
+    sent = storm("1", 20.0, 60.0)
+    low = [
+        lane for lane in sent.lanes if dict(lane.calls[0].headers)["X-Rayhost-Priority"] == "low"
+    ]
+    assert 1000 < len(low) < 1400
+    assert max(lane.start_s for lane in low) < 60
+    high = [lane.start_s for lane in sent.lanes if lane not in low]
+    assert (min(high), len(high)) == (10, 25)
+    assert len(set(prompts(sent))) == sent.calls

@@ -12,7 +12,7 @@ from rayhost.front.request import Priority
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1"])
 def test_without_keys_this_machine_may_ask(tmp_path: Path, host: str) -> None:
-    entry = access(host, tmp_path / "keys.json", (), open_to_all=False)
+    entry = access([host], tmp_path / "keys.json", (), open_to_all=False)
     assert not entry.ring.configured
     assert entry.ceiling is Priority.HIGH
     assert "no API keys" in entry.notice
@@ -21,11 +21,11 @@ def test_without_keys_this_machine_may_ask(tmp_path: Path, host: str) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_without_keys_other_machines_are_not_listened_to(tmp_path: Path, host: str) -> None:
     with pytest.raises(RayhostError, match=f'{host} .*rayhost key add.*"open": true'):
-        access(host, tmp_path / "keys.json", (), open_to_all=False)
+        access([host], tmp_path / "keys.json", (), open_to_all=False)
 
 
 def test_unless_the_profile_says_so_and_then_nobody_is_high(tmp_path: Path) -> None:
-    entry = access("0.0.0.0", tmp_path / "keys.json", (), open_to_all=True)
+    entry = access(["0.0.0.0"], tmp_path / "keys.json", (), open_to_all=True)
     assert entry.ceiling is Priority.NORMAL
     assert "everybody" in entry.notice
 
@@ -35,7 +35,7 @@ def test_unless_the_profile_says_so_and_then_nobody_is_high(tmp_path: Path) -> N
 def test_with_keys_they_are_needed_everywhere(tmp_path: Path, host: str, open_to_all: bool) -> None:
     path = tmp_path / "keys.json"
     keys.write(path, ())
-    entry = access(host, path, ("https://a.example",), open_to_all=open_to_all)
+    entry = access([host], path, ("https://a.example",), open_to_all=open_to_all)
     assert entry.ring.configured
     assert entry.origins == ("https://a.example",)
     assert str(path) in entry.notice

@@ -41,7 +41,7 @@ def test_a_bad_profile_exits_1_with_every_mistake_on_stderr(bad: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
         f'{bad}: models[0].contxt: unknown key; did you mean "context"?',
-        f"{bad}: models[0].batch: 0 is not valid; expected an integer from 1 to 8192",
+        f'{bad}: models[0].batch: 0 is not valid; expected an integer from 1 to 8192 or "auto"',
     ]
 
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from rayhost.cli.frame import frame
-from rayhost.front.state import HostState
+from rayhost.front.state import HostState, MemoryState
 from tests.cli.states import host, model, request
 
 
@@ -44,6 +44,17 @@ def test_the_totals_tell_of_the_front_and_the_cache() -> None:
     assert "going down" in "\n".join(shown(host(draining=True)))
 
 
+def test_who_waits_is_told_by_priority() -> None:
+    waiting = {"high": 2, "normal": 0, "low": 3, "batch": 0}
+    busy = (model(queued_by_priority=waiting), model("other", queued_by_priority={"low": 4}))
+    requests = tuple(request(f"r{n}") for n in range(100))
+    lines = shown(host(*busy, model("third", requests=requests)))
+    assert "waiting: 2 high, 2 normal, 7 low" in lines
+    assert len(lines) <= 24
+    idle = host(model(queued_by_priority={"high": 0, "low": 0}))
+    assert not any(line.startswith("waiting") for line in shown(idle))
+
+
 def test_a_request_is_a_row() -> None:
     lines = shown(host(model(requests=(request(),))))
     assert row(lines, "req-1") == ["req-1", "tiny", "decode", "normal", "1,200", "34", "2.5s"]
@@ -62,3 +73,13 @@ def test_more_requests_than_lines_are_counted() -> None:
     assert len(lines) <= 24
     listed = sum(line.strip().startswith("r") and "decode" in line for line in lines)
     assert f"and {100 - listed} more" in "\n".join(lines)
+
+
+def test_what_is_given_up_for_want_of_memory_is_told_with_its_reason() -> None:
+    memory = MemoryState(
+        limit_bytes=805_000_000, used_bytes=700_000_000, allowed_bytes=600_000_000,
+        needed_bytes=500_000_000, level=3, rungs=("caches", "sequences"), reason="memory",
+    )  # fmt: skip
+    lines = shown(host(model(), memory=memory))
+    assert "memory 700 MB of 805 MB, need 500 MB of 600 MB" in "\n".join(lines)
+    assert "given up: caches, sequences (memory)" in "\n".join(lines)

@@ -73,5 +73,6 @@ def test_the_table_has_a_line_for_each() -> None:
 
 def test_an_empty_store_lists_the_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYHOST_HOME", str(tmp_path / "none"))
-    assert [row["name"] for row in json.loads(run("--json"))] == ["gemma3-270m", "smollm2-135m"]
+    names = [row["name"] for row in json.loads(run("--json"))]
+    assert names == ["all-minilm-l6-v2", "gemma3-270m", "smollm2-135m"]
     assert not (tmp_path / "none").exists()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rayhost.cli.preload import MAX_BYTES, texts
+from rayhost.cli.preload import MAX_BYTES, text, texts
 from rayhost.errors import RayhostError
 
 
@@ -28,3 +28,9 @@ def test_a_file_without_a_text_is_named(tmp_path: Path, raw: bytes | None, reaso
         (tmp_path / "system.txt").write_bytes(raw)
     with pytest.raises(RayhostError, match=rf"system\.txt: .*{reason}"):
         texts(("file:system.txt",), tmp_path)
+
+
+def test_a_message_names_the_setting(tmp_path: Path) -> None:
+    assert text("chat_template", "{{ messages }}", tmp_path) == "{{ messages }}"
+    with pytest.raises(RayhostError, match=r"^chat_template .*t\.jinja: cannot be read"):
+        text("chat_template", "file:t.jinja", tmp_path)

@@ -61,7 +61,10 @@ def test_a_name_pulled_before_means_the_same_bytes_again(home: Path) -> None:
 
 
 def test_an_unknown_name_is_told_what_is_known(tmp_path: Path) -> None:
-    with pytest.raises(RayhostError, match=r"unknown model 'gpt-9': known are gemma3-270m, smollm"):
+    with pytest.raises(
+        RayhostError,
+        match=r"unknown model 'gpt-9': known are all-minilm-l6-v2, gemma3-270m, smollm",
+    ):
         wanted("gpt-9", None, Store(tmp_path))
 
 

@@ -88,3 +88,15 @@ def test_cpus_that_this_machine_has_not_are_one_line(tmp_path: Path, home: Path)
     profile = write_profile(tmp_path / "p.json", [tiny(cpus=[4000])])
     (line,) = refused(home, "--profile", profile, "--port", "0")
     assert line.startswith("rayhost: model 'tiny': cpus names [4000], but this process may use ")
+
+
+def test_a_profile_that_no_memory_holds_is_refused_before_loading(
+    tmp_path: Path, home: Path
+) -> None:
+    write_tiny_llama(tmp_path / "tiny.gguf")
+    model = tiny(context=1 << 20, concurrency=64, batch=512, kv={"layout": "unified"})
+    profile = write_profile(tmp_path / "p.json", [model])
+    (line,) = refused(home, "--profile", profile, "--port", "0")
+    assert line.startswith("rayhost: the profile needs ")
+    assert "cells (1,048,576 tokens x 64, " in line
+    assert 'It fits with tiny: "context": ' in line

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rayhost import admin_socket
-from rayhost.errors import ModelNotFound, Unavailable
+from rayhost.cli.changes import Reloaded
+from rayhost.errors import InvalidRequest, ModelNotFound, Unavailable
 from rayhost.front.state import HostState
 from rayhost.http.admin import build_admin_app
 from rayhost.http.server import Server
@@ -33,6 +34,9 @@ class FakeControl:
         if model == "broken":
             raise Unavailable("it does not load", code="restart_failed")
         self.restarted.append(model)
+
+    async def reload(self) -> Reloaded:
+        raise InvalidRequest("models: missing", code="reload_refused")
 
 
 @contextmanager

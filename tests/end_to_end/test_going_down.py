@@ -67,7 +67,7 @@ def test_an_idle_host_ends_at_once(models: Path, store: Path) -> None:
             host.process.send_signal(signal.SIGINT)
             assert host.exit_status() == 0
         events = [line["event"] for line in host.log()]
-        at_start = {"access", "admin socket", "not tuned"}
+        at_start = {"access", "admin socket", "memory planned", "not tuned"}
         assert [event for event in events if event not in at_start] == ["model ready", "going down"]
 
 

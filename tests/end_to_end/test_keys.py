@@ -38,6 +38,8 @@ def test_keys_come_and_go_while_the_host_runs(models: Path, tmp_path: Path) -> N
         assert client.post(PATH, json=body()).status_code == 401
         assert client.get("/v1/models").status_code == 401
         assert client.get("/health").status_code == client.get("/metrics").status_code == 200
+        refused = 'rayhost_refusals_total{model="",reason="invalid_api_key"} 2.0'
+        assert refused in client.get("/metrics").text
 
         reply = ask(secret, **{"Cache-Control": "no-store", "X-Rayhost-Priority": "high"})
         assert reply.status_code == 200

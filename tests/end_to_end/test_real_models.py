@@ -135,3 +135,36 @@ def test_the_third_question_behind_one_text_computes_little_but_the_question(
     cached, prompt = reused("What did the captain say?")
     assert prompt > 700
     assert prompt - 16 < cached < prompt
+
+
+def test_log_probabilities_of_a_chat_agree_with_what_it_says(client: openai.OpenAI) -> None:
+    reply = client.chat.completions.create(
+        model="smollm2-135m",
+        messages=capital_of("France"),
+        temperature=0,
+        max_tokens=16,
+        n=2,
+        logprobs=True,
+        top_logprobs=5,
+    )
+    first, second = reply.choices
+    assert first.message.content == second.message.content
+    assert first.logprobs is not None
+    tokens = first.logprobs.content or []
+    assert "".join(one.token for one in tokens) == first.message.content
+    assert all(one.token == one.top_logprobs[0].token for one in tokens)  # greedy
+    assert all(one.logprob <= 0 for one in tokens)
+    paris = next(one for one in tokens if "Paris" in one.token)
+    assert paris.logprob > -1
+
+
+def test_an_answer_goes_on_with_what_was_put_into_its_mouth(client: openai.OpenAI) -> None:
+    said: ChatCompletionMessageParam = {"role": "assistant", "content": "The capital is Par"}
+    reply = client.chat.completions.create(
+        model="smollm2-135m",
+        messages=[*capital_of("France"), said],
+        temperature=0,
+        max_tokens=8,
+        extra_body={"continue_final_message": True, "add_generation_prompt": False},
+    )
+    assert (reply.choices[0].message.content or "").startswith("is")

@@ -67,3 +67,15 @@ def test_a_text_whose_special_tokens_fill_the_context_is_refused_unread(codec: L
     with pytest.raises(PromptError, match=f"{CONTEXT} tokens.*at least 4000 tokens") as caught:
         codec.text(TURN * (CONTEXT // 2))
     assert caught.value.code == "context_length_exceeded"
+
+
+def test_text_is_tokenized_as_it_is_asked_for(codec: LlamaCodec) -> None:
+    plain = codec.tokenize("<|im_end|>a", add_special=False, parse_special=True)
+    spelled = codec.tokenize("<|im_end|>a", add_special=False, parse_special=False)
+    led = codec.tokenize("a", add_special=True, parse_special=True)
+    assert codec.name(plain[0]) == b"<|im_end|>"
+    assert len(spelled) > len(plain)
+    assert led == codec.text("a")
+    for ids in (plain, spelled):
+        assert b"".join(codec.name(token) for token in ids) == b"<|im_end|>a"
+    assert max(spelled) < codec.vocabulary

@@ -313,3 +313,39 @@ def test_weights_that_are_no_numbers_are_a_load_error(tmp_path: Path) -> None:
 def test_a_model_that_does_not_generate_text_is_a_load_error(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="'bert' does not generate text"):
         LlamaEngine(load(write_tiny_bert(tmp_path / "bert.gguf")))
+
+
+def test_a_resized_engine_computes_as_one_that_was_loaded_so(tiny_model: Path) -> None:
+    small = load(tiny_model, context=96, concurrency=2, kv_layout="split", batch=32)
+    large = load(tiny_model, context=256, concurrency=4, kv_layout="split")
+    tokens = prompt(1, 60)
+    expected = alone(LlamaEngine(small), tokens, 8)
+    engine = LlamaEngine(large)
+    compute(engine, 3, tokens[:-1], 64)
+    kept = engine.snapshot(3)
+    assert engine.resize(small)
+    facts = (engine.facts.context, engine.facts.concurrency, engine.facts.batch)
+    assert facts == (96, 2, engine.batch.capacity) == (96, 2, 32)
+    engine.restore(1, kept)
+    engine.batch.clear()
+    engine.batch.add(1, tokens[-1:], len(tokens) - 1, due=True)
+    engine.decode()
+    assert int(engine.logits()[0].argmax()) == expected[0]
+    engine.forget(1)
+    assert alone(engine, tokens, 8) == expected
+
+
+def test_snapshots_do_not_outlive_another_kv_type(tiny_model: Path) -> None:
+    engine = LlamaEngine(load(tiny_model, kv_type="f16"))
+    assert not engine.resize(load(tiny_model, kv_type="q8_0"))
+    assert engine.resize(load(tiny_model, kv_type="q8_0", concurrency=2))
+
+
+def test_a_context_that_cannot_be_had_leaves_the_one_before(tiny_model: Path) -> None:
+    usual = load(tiny_model)
+    engine = LlamaEngine(usual)
+    expected = alone(engine, prompt(1, 20), 4)
+    with pytest.raises(LoadError):
+        engine.resize(load(tiny_model, context=8, concurrency=300))  # llama.cpp has 256 at most
+    assert engine.facts.context == usual.context
+    assert alone(engine, prompt(1, 20), 4) == expected

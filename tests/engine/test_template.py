@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import psutil
 import pytest
 
-from rayhost.engine import template
 from rayhost.engine.base import PromptError
+from rayhost.engine.renderer import MAX_CHARACTERS, Limits
 from rayhost.engine.template import ChatTemplate
+from tests.support.waiting import eventually
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -18,8 +20,11 @@ SMOLLM2 = (
 HELLO = ({"role": "user", "content": "Hello"},)
 
 
-def render(source: str, messages: tuple[dict[str, Any], ...] = HELLO) -> str:
-    return ChatTemplate(source, "<s>", "</s>").render(messages)
+QUICK = Limits(cpu_s=0.3)
+
+
+def render(source: str, messages: tuple[dict[str, Any], ...] = HELLO, **options: Any) -> str:
+    return ChatTemplate(source, "<s>", "</s>", QUICK).render(messages, **options)
 
 
 def refusal(source: str, messages: tuple[dict[str, Any], ...] = HELLO) -> PromptError:
@@ -144,15 +149,99 @@ def test_a_range_bomb_is_refused() -> None:
 def test_a_template_that_prints_too_much_is_stopped(source: str) -> None:
     error = refusal(source)
     assert error.code == "chat_template_limit"
-    assert str(template.MAX_CHARACTERS) in str(error)
+    assert str(MAX_CHARACTERS) in str(error)
 
 
-def test_a_template_that_prints_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter(range(0, 10**12, 100_000_000))  # each look at the clock is 0.1 s later
-    monkeypatch.setattr("rayhost.clock.now_ns", lambda: next(moments))
-    loops = "{% for n in range(99999) %}" * 3 + "x" + "{% endfor %}" * 3
-    assert refusal(loops).code == "chat_template_limit"
-    assert template.MAX_NS < next(moments) <= template.MAX_NS + 300_000_000
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for n in range(99999) %}" * 3 + "x" + "{% endfor %}" * 3,
+        "{% for n in range(99999) %}" * 3 + "{% endfor %}" * 3,
+        "{% macro f(n) %}{{ f(n - 1) if n }}{{ f(n - 1) if n }}{% endmacro %}{{ f(90) | length }}",
+        "{{ lipsum(n=10 ** 9) }}",
+        "{{ ((10 ** 99999) ** 999) % 7 }}",
+    ],
+    ids=["prints", "prints nothing", "calls", "filler", "power"],
+)
+def test_a_template_that_never_ends_is_stopped(source: str) -> None:
+    assert refusal(source).code == "chat_template_limit"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ ('a' * 10 ** 9) | length }}",
+        "{{ ('a' | center(10 ** 9)) | length }}",
+        "{{ ('%01000000000d' % 1) | length }}",
+        "{{ '{:01000000000d}'.format(1) | length }}",
+        "{{ [1] * 10 ** 9 }}",
+        "{% set all = namespace(text='aaaaaaaa') %}{% for n in range(60) %}"
+        "{% set all.text = all.text ~ all.text %}{% endfor %}",
+    ],
+)
+def test_a_template_that_wants_all_memory_is_stopped(source: str) -> None:
+    assert refusal(source).code == "chat_template_limit"
+
+
+def test_a_template_is_good_again_after_it_was_stopped() -> None:
+    moody = ChatTemplate(
+        "{% if messages[0].content == 'bomb' %}{% for n in range(99999) %}{% for m in range(99999)"
+        " %}{% endfor %}{% endfor %}{% endif %}{{ messages[0].content }}",
+        "<s>",
+        "</s>",
+        QUICK,
+    )
+    assert moody.render(HELLO) == "Hello"
+    with pytest.raises(PromptError):
+        moody.render([{"role": "user", "content": "bomb"}])
+    assert moody.render(HELLO) == "Hello"
+
+
+def test_a_renderer_that_ended_for_want_of_work_is_replaced() -> None:
+    lazy = ChatTemplate("{{ messages[0].content }}", "<s>", "</s>", Limits(idle_s=0.05))
+    before = psutil.Process().children()
+    assert lazy.render(HELLO) == "Hello"
+    (child,) = set(psutil.Process().children()) - set(before)
+    eventually(lambda: child.status() == psutil.STATUS_ZOMBIE, "the renderer to end")
+    assert lazy.render(HELLO) == "Hello"
+
+
+def test_a_renderer_ends_with_its_template() -> None:
+    before = set(psutil.Process().children())
+    given_up = ChatTemplate("{{ messages[0].content }}", "<s>", "</s>")
+    given_up.render(HELLO)
+    (child,) = set(psutil.Process().children()) - before
+    del given_up
+    assert not child.is_running()
+
+
+def test_the_body_of_a_generation_block_is_printed() -> None:
+    assert render("a{% generation %}{{ messages[0].content }}{% endgeneration %}b") == "aHellob"
+
+
+def test_what_the_request_adds_is_there_and_replaces_nothing_of_the_hosts() -> None:
+    source = "{{ mood }}{{ bos_token }}{{ messages | length }}{{ tools is none }}"
+    extra = {"mood": "calm", "bos_token": "x", "messages": [], "tools": []}
+    assert render(source, extra=extra) == "calm<s>1True"
+
+
+CHATML = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.mark.parametrize("begun", ["The sea", "The sea ", "", " {{ x }}", "é\n"])
+def test_a_final_message_that_goes_on_has_no_end(begun: str) -> None:
+    messages = (*HELLO, {"role": "assistant", "content": begun})
+    assert render(CHATML, messages, continue_final=True) == (
+        f"<|user|>Hello<|end|>\n<|assistant|>{begun}"
+    )
+
+
+def test_a_template_that_does_not_print_the_final_message_cannot_continue_it() -> None:
+    with pytest.raises(PromptError, match="cannot be continued"):
+        render("{{ messages | length }}", HELLO, continue_final=True)
 
 
 @pytest.mark.parametrize(
@@ -168,3 +257,16 @@ def test_content_that_a_template_cannot_join_is_refused(content: object) -> None
 @pytest.mark.parametrize("message", [{}, {"role": "user"}, {"content": "x"}])
 def test_a_message_without_what_the_template_wants_is_refused(message: dict[str, Any]) -> None:
     assert refusal(SMOLLM2, (message,)).code == "chat_template_error"
+
+
+def test_a_template_that_does_not_compile_is_compiled_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = ChatTemplate("{% for %}", "<s>", "</s>")
+    messages = []
+    for _ in range(2):
+        with pytest.raises(PromptError) as caught:
+            broken.render(HELLO)
+        messages.append((str(caught.value), caught.value.code))
+        monkeypatch.setattr("subprocess.Popen", None)
+    assert messages[0] == messages[1]

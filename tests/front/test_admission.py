@@ -36,7 +36,7 @@ BUSY = [waiter("running")]
 def offer(
     admission: Admission[Waiter], one: Waiter, started: list[Waiter] = BUSY
 ) -> list[tuple[str, str, int]]:
-    idle = max(0, admission.sequences - len(started))
+    idle = max(0, admission.width.most - len(started))
     displaced = admission.offer(one, started=started, idle=idle, now_ns=0)
     return [(gone.item.name, gone.error.code, gone.error.status) for gone in displaced]
 
@@ -132,7 +132,7 @@ def test_prompts_on_their_way_hold_places() -> None:
 def test_a_wait_is_the_work_ahead_over_the_sequences() -> None:
     admission = make(100, run_s=2)
     started = [waiter() for _ in range(6)]
-    admission.sequences = 4
+    admission.width.most = 4
     first, second = waiter(), waiter(prompt=20, answer=20)
     fill(admission, first, second)
     third = waiter()

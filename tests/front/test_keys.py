@@ -131,3 +131,20 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(RayhostError, match="cannot be written"):
         put(tmp_path / "keys.json")
+
+
+def test_a_file_that_is_there_keeps_its_owner_and_mode(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    keys.write(path, ())
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 0, 12345)
+    before = path.stat()
+    keys.write(path, (keys.create("a")[0],))
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_gid,
+    )
+    assert after.st_ino != before.st_ino, "it is replaced, not written to"

@@ -17,7 +17,16 @@ from rayhost.errors import (
 from rayhost.front.lane import LOOK_AHEAD
 from rayhost.front.request import Finish, GenerateRequest
 from rayhost.front.run import ActiveRun
-from rayhost.ipc.messages import Prepare, Ready, Rejected, Sampling, Stop, unpack_tokens
+from rayhost.ipc.messages import (
+    Finished,
+    Prepare,
+    Ready,
+    Rejected,
+    Sampling,
+    Stop,
+    Unexpected,
+    unpack_tokens,
+)
 from tests.front.fake_worker import (
     CONTEXT,
     VOCABULARY,
@@ -30,7 +39,7 @@ from tests.front.fake_worker import (
 
 
 async def text_of(run: ActiveRun) -> str:
-    return "".join([piece async for piece in run])
+    return "".join([piece.text async for piece in run])
 
 
 async def turn() -> None:
@@ -244,9 +253,10 @@ async def test_a_run_yields_its_text_and_then_how_it_ended() -> None:
         _ = run.finish
     worker.tokens(run.number, 11)  # bytes held back
     worker.tokens(run.number, 12, text="ris")
-    worker.finish(run.number)
+    lane.hear(run.number, Finished("stop", 3, 3, 1, 2, 3, stop_sequence="."))
     assert await reading == "Paris"
-    assert run.finish == Finish("stop", prompt_tokens=3, completion_tokens=3)
+    assert run.finish == Finish("stop", prompt_tokens=3, completion_tokens=3, stop_sequence=".")
+    assert run.prompt_tokens == 3
     assert lane.idle.is_set()
 
 
@@ -257,7 +267,7 @@ async def test_a_reader_that_comes_late_gets_everything_at_once() -> None:
     worker.tokens(run.number, 1, text="a")
     worker.tokens(run.number, 2, text="b")
     worker.finish(run.number, "length")
-    assert [piece async for piece in run] == ["ab"]
+    assert [piece.text async for piece in run] == ["ab"]
     assert run.finish.reason == "length"
 
 
@@ -268,7 +278,7 @@ async def test_text_that_comes_with_the_end_while_the_reader_is_busy_is_not_lost
     worker.tokens(run.number, 1, text="a")
     pieces = []
     async for piece in run:
-        pieces.append(piece)
+        pieces.append(piece.text)
         if len(pieces) == 1:
             worker.tokens(run.number, 2, text="b")
             worker.finish(run.number)
@@ -297,7 +307,7 @@ async def test_a_message_that_no_ready_worker_sends_is_an_error() -> None:
     lane = make_lane()
     FakeWorker(lane)
     for message in (Stop(), Ready("", "", 0, 0, 0, 0, 0, False, 0.0)):
-        with pytest.raises(ValueError, match="does not send"):
+        with pytest.raises(Unexpected, match="does not send"):
             lane.hear(1, message)
 
 

@@ -10,7 +10,7 @@ from rayhost.errors import ApiError, DeadlineExceeded, Overloaded, QueueFull
 from rayhost.front import preemption
 from rayhost.front.admission import Bounds
 from rayhost.front.lane import LOOK_AHEAD, Lane
-from rayhost.front.request import GenerateRequest, Priority, Standing, Terms, TokenPrompt
+from rayhost.front.request import GenerateRequest, Piece, Priority, Standing, Terms, TokenPrompt
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.messages import Finished
 from rayhost.metrics import Metrics
@@ -157,7 +157,7 @@ async def test_what_runs_at_its_deadline_is_cancelled_and_makes_room() -> None:
     worker.tokens(late.number, 1, 2, text="so far")
     others = [await lane.submit(ask(n)) for n in range(20, 23)]
     reading = aiter(late)
-    assert await anext(reading) == "so far"
+    assert await anext(reading) == Piece("so far")
     with pytest.raises(DeadlineExceeded, match="2 tokens"):
         await anext(reading)
     assert worker.cancelled == [late.number]

@@ -39,7 +39,7 @@ def test_an_answer_comes_back_whole_and_in_its_pieces() -> None:
     assert (found.model, found.text) == ("m", "Hello wörld🦙")
     # Nothing of its prompt is computed for whoever gets it from here.
     assert found.finish == Finish("stop", 3, 2, reused_tokens=3)
-    assert list(found.pieces()) == pieces
+    assert [one.text for one in found.pieces()] == pieces
 
 
 def test_an_answer_without_text_is_an_answer() -> None:
@@ -162,3 +162,31 @@ def test_the_bound_is_one_of_real_memory(characters: int) -> None:
     finally:
         tracemalloc.stop()
     assert cache.bytes_used * 0.6 < after - before <= cache.bytes_used
+
+
+def test_how_an_answer_writes_calls_is_kept_with_it() -> None:
+    cache = ResultCache(1 << 20, 60)
+    cache.put(b"a", "m", ["x"], Finish("stop", 1, 1), "hermes")
+    found = cache.get(b"a")
+    assert found is not None
+    assert found.tool_syntax == "hermes"
+
+
+def test_a_smaller_limit_drops_what_is_used_least_and_a_larger_one_keeps_more_again() -> None:
+    cache = ResultCache(1 << 20, 60)
+    for key in "abcd":
+        put(cache, key)
+    each = cache.bytes_used // 4
+    assert has(cache, "c")
+    cache.limit(2 * each)
+    assert (len(cache), cache.bytes_used, cache.limit_bytes) == (2, 2 * each, 2 * each)
+    assert has(cache, "c")
+    put(cache, "e")
+    assert cache.bytes_used <= 2 * each
+    cache.limit(1 << 20)
+    put(cache, "f")
+    assert len(cache) == 3
+    cache.limit(0)
+    assert (len(cache), cache.bytes_used) == (0, 0)
+    put(cache, "g")
+    assert len(cache) == 0

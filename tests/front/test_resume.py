@@ -4,13 +4,15 @@ Each run's prompt starts with a token of its own, by which the tests name it.
 """
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from rayhost.errors import ContextLengthExceeded, Unavailable, WorkerLost
 from rayhost.front.blame import Death
+from rayhost.front.request import Piece
 from rayhost.front.run import summary
-from rayhost.ipc.messages import Finished, unpack_tokens
+from rayhost.ipc.messages import Finished, TokenLogprob, Tokens, unpack_tokens
 from tests.front.fake_worker import FakeWorker, chat_request, make_lane, request
 from tests.front.test_lane import text_of, turn
 
@@ -312,17 +314,20 @@ async def test_runs_that_a_smaller_context_cannot_hold_end_with_what_they_have()
     first.die(Death.REPLACED)
 
     second = FakeWorker(lane, context=32)
-    assert await text_of(full) == "all of it"
-    assert (full.finish.reason, full.finish.completion_tokens) == ("length", 40)
-    assert await text_of(wide) == "wide"
-    assert wide.finish.reason == "length"
     with pytest.raises(ContextLengthExceeded, match="made smaller"):
         await text_of(fresh)
-    assert second.started == [fits.number]
-    assert second.starts[0].max_tokens == 28
+    assert second.started == [full.number, fits.number, wide.number]
+    # The worker has the text that was held back, and says that it is the last.
+    assert [start.outgrown for start in second.starts] == [True, False, True]
+    assert second.starts[1].max_tokens == 28
+    second.tokens(full.number, text=", at last")
+    second.finish(full.number, "length")
+    assert await text_of(full) == "all of it, at last"
+    assert (full.finish.reason, full.finish.completion_tokens) == ("length", 40)
     second.die(Death.REPLACED)
 
     third = FakeWorker(lane, context=128)
+    assert [start.outgrown for start in third.starts] == [False, False]
     assert third.starts[0].max_tokens == 50
 
 
@@ -336,3 +341,40 @@ async def test_tokens_of_one_vocabulary_are_never_carried_on_in_another() -> Non
         await text_of(run)
     assert second.started == []
     assert (await lane.submit(request(tokens=(150,)))).prompt == [150]
+
+
+async def test_mirostats_state_goes_with_a_run_to_the_next_worker() -> None:
+    lane = make_lane()
+    first = FakeWorker(lane)
+    run = await lane.submit(request(tokens=(1, 2), max_tokens=5))
+    assert first.starts[0].mu is None
+    lane.hear(run.number, Tokens((10,), "a", mu=4.5))
+    lane.hear(run.number, Tokens((11,), "b", mu=4.25))
+    first.die()
+    (start,) = FakeWorker(lane).starts
+    assert start.mu == 4.25
+    run.close()
+
+
+async def test_log_probabilities_come_once_each_with_the_text_they_begin() -> None:
+    lane = make_lane()
+    first = FakeWorker(lane)
+    asked = dataclasses.replace(request(tokens=(1, 2), max_tokens=9), logprobs=0)
+    run = await lane.submit(asked)
+    assert first.starts[0].logprobs == 0
+    told = [TokenLogprob(n, b"%d" % n, -n / 8) for n in range(6)]
+    reading = aiter(run)
+    lane.hear(run.number, Tokens((0,), "zero ", (told[0],), 1))
+    assert await anext(reading) == Piece("zero ", (told[0],))
+    lane.hear(run.number, Tokens((1,), "", (told[1],), 1))  # its text is held back
+    lane.hear(run.number, Tokens((2,), "", (told[2],), 1))
+    first.die()
+    second = FakeWorker(lane)
+    lane.hear(run.number, Tokens((3,), "one two th", (told[3],), 4))
+    assert await anext(reading) == Piece("one two th", tuple(told[1:4]))
+    lane.hear(run.number, Tokens((4,), "", (told[4],), 5))  # a token without any text
+    assert await anext(reading) == Piece("", (told[4],))
+    lane.hear(run.number, Tokens((5,), "", (told[5],), 5))  # a part of the stop string
+    second.finish(run.number)
+    with pytest.raises(StopAsyncIteration):
+        await anext(reading)

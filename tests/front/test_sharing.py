@@ -7,10 +7,25 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from rayhost.errors import ApiError, Unavailable, WorkerLost
+from rayhost.errors import (
+    ApiError,
+    DeadlineExceeded,
+    Overloaded,
+    QueueFull,
+    Unavailable,
+    WorkerLost,
+)
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
-from rayhost.front.request import Finish, GenerateRequest, Priority, Recalled, Run, Terms
+from rayhost.front.request import (
+    Finish,
+    GenerateRequest,
+    Priority,
+    Recalled,
+    Run,
+    Terms,
+    TokenPrompt,
+)
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.sharing import Share
 from rayhost.ipc.messages import Rejected, Sampling
@@ -70,7 +85,7 @@ def rig() -> Rig:
 
 async def read(run: Run) -> list[str]:
     try:
-        return [piece async for piece in run]
+        return [piece.text async for piece in run]
     finally:
         run.close()
 
@@ -260,15 +275,140 @@ async def test_a_run_that_is_under_way_is_joined_whatever_its_priority(rig: Rig)
     assert joined.cache == "joined"
 
 
-async def test_a_run_with_a_deadline_is_its_owners_alone(rig: Rig) -> None:
-    first = await rig.begin(ask("a", terms=Terms(timeout_ms=60_000)))
-    assert (await rig.begin(ask("b"))).cache == "miss"
-    # The other way round nobody loses: who has a deadline leaves when it comes.
-    assert (await rig.begin(ask("c", terms=Terms(timeout_ms=60_000)))).cache == "joined"
-    first.close()
+def within(timeout_ms: int | None, key: str = "") -> Terms:
+    return Terms(key=key, timeout_ms=timeout_ms)
+
+
+async def test_a_run_with_a_deadline_is_for_those_whose_own_is_no_later(rig: Rig) -> None:
+    runs = [await rig.begin(ask(name, terms=within(60_000))) for name in "abc"]
+    hurried = await rig.begin(ask("d", terms=within(30_000)))
+    assert [run.cache for run in (*runs, hurried)] == ["miss", "joined", "joined", "joined"]
+    assert (await rig.begin(ask("later", terms=within(70_000)))).cache == "miss"
+    assert (await rig.begin(ask("patient"))).cache == "miss"
+    assert (await rig.begin(ask("e", terms=within(60_000)))).cache == "joined"
+    assert len(rig.worker.started) == 3
+
+
+async def test_who_joined_a_run_with_a_deadline_leaves_by_an_earlier_one(rig: Rig) -> None:
+    first = await rig.begin(ask("a", terms=within(60_000)))
+    hurried = await rig.begin(ask("b", terms=within(1)))
+    with pytest.raises(DeadlineExceeded):
+        await read(hurried)
+    await rig.answer("Hello")
+    assert await read(first) == ["Hello"]
+
+
+# What the terms of one forbid
+
+
+async def full(rig: Rig) -> list[Run]:
+    """Have one key hold all of a queue of four, behind what is started."""
+    return [
+        await rig.begin(
+            ask(f"greedy-{number}", prompt=TokenPrompt((number,)), terms=Terms("greedy"))
+        )
+        for number in range(1, 9)
+    ]
+
+
+@pytest.fixture
+def small() -> Rig:
+    return Rig(queue_limit=4)
+
+
+def last(name: str, key: str, **changes: Any) -> GenerateRequest:
+    """Ask what the greedy key's last waiting request asks."""
+    return ask(name, prompt=TokenPrompt((8,)), terms=Terms(key, **changes))
+
+
+async def test_who_joined_a_run_that_is_displaced_waits_on_terms_of_their_own(small: Rig) -> None:
+    with capture_logs() as logs:
+        runs = await full(small)
+        bob, dan = await small.begin(last("bob", "bob")), await small.begin(last("dan", "dan"))
+        assert [bob.cache, dan.cache] == ["joined", "joined"]
+        reading = [asyncio.create_task(read(run)) for run in (runs[-1], bob, dan)]
+        await small.begin(ask("carol", prompt=TokenPrompt((9,)), terms=Terms("carol")))
+        with pytest.raises(QueueFull, match="more than its share"):
+            await reading[0]
+        await turn()
+        for run in runs[:-1]:
+            run.close()
+        await turn()
+        number = small.worker.started[small.worker.started_prompts.index(8)]
+        small.worker.tokens(number, 1, text="x")
+        small.worker.finish(number)
+        assert [await one for one in reading[1:]] == [["x"], ["x"]]
+    told = [one for one in lines_of(logs) if one[0] in ("greedy-8", "bob", "dan")]
+    assert told == [
+        ("greedy-8", "displaced", None),
+        ("bob", "stop", None),
+        ("dan", "stop", "joined"),
+    ]
+
+
+async def test_each_is_refused_for_themselves_where_nobody_may_wait(small: Rig) -> None:
+    with capture_logs() as logs:
+        runs = await full(small)
+        bob = await small.begin(last("bob", "bob", priority=Priority.LOW))
+        reading = asyncio.create_task(read(bob))
+        await small.begin(ask("carol", prompt=TokenPrompt((9,)), terms=Terms("carol")))
+        with pytest.raises(Overloaded) as refused:
+            await reading
+        assert refused.value.code == "queue_full"
+        with pytest.raises(QueueFull):
+            await read(runs[-1])
+    told = [one for one in lines_of(logs) if one[0] in ("greedy-8", "bob")]
+    assert told == [("greedy-8", "displaced", None), ("bob", "queue_full", "joined")]
+
+
+async def test_a_refusal_at_the_door_of_the_queue_is_not_passed_on_either(small: Rig) -> None:
+    await full(small)
+    asked = replace(text_request(), sampling=GREEDY)
+    greedy, bob = (
+        asyncio.create_task(small.host.submit(replace(asked, id=name, terms=Terms(name))))
+        for name in ("greedy", "bob")
+    )
+    with pytest.raises(QueueFull):
+        await greedy
+    await turn()
+    small.worker.prepared(small.worker.asked[-1], 1, 2)
+    assert (await bob).cache == "joined"
+
+
+async def test_who_takes_a_run_over_leaves_when_its_own_time_is_over(small: Rig) -> None:
+    runs = await full(small)
+    bob = await small.begin(last("bob", "bob", timeout_ms=30))
+    await small.begin(ask("carol", prompt=TokenPrompt((9,)), terms=Terms("carol")))
+    with pytest.raises(ApiError) as refused:
+        await read(bob)
+    assert refused.value.code == "deadline_exceeded"
+    with pytest.raises(QueueFull):
+        await read(runs[-1])
+
+
+async def test_a_run_that_others_take_over_ends_when_they_have_left(small: Rig) -> None:
+    await full(small)
+    bob = await small.begin(last("bob", "bob"))
+    await small.begin(ask("carol", prompt=TokenPrompt((9,)), terms=Terms("carol")))
+    await turn()
+    before = small.lane.queued
+    bob.close()
+    await turn()
+    assert small.lane.queued == before - 1
 
 
 # One answer for all who ask later
+
+
+async def test_who_joined_with_a_deadline_leaves_when_it_comes(rig: Rig) -> None:
+    first = await rig.begin(ask("a"))
+    hurried = await rig.begin(ask("b", terms=Terms(timeout_ms=1)))
+    with pytest.raises(DeadlineExceeded):
+        await read(hurried)
+    hurried.close()
+    await rig.answer("Hello")
+    assert await read(first) == ["Hello"]
+    assert rig.counted("requests_total", outcome="deadline_exceeded") == 1
 
 
 async def test_an_answer_is_computed_once(rig: Rig) -> None:
@@ -276,7 +416,7 @@ async def test_an_answer_is_computed_once(rig: Rig) -> None:
     found = rig.host.recall(ask("b"))
     assert isinstance(found, Recalled)
     assert (found.model, found.text, found.finish) == ("tiny", "Hello", Finish("stop", 3, 2, 3))
-    assert list(found.pieces()) == ["Hel", "lo"]
+    assert [one.text for one in found.pieces()] == ["Hel", "lo"]
     assert rig.host.recall(replace(ask("c"), model="t")) is not None  # an alias
     assert rig.host.recall(ask("d", max_tokens=7)) is None
 
@@ -341,6 +481,16 @@ async def test_a_purge_forgets_every_answer(rig: Rig) -> None:
     assert rig.host.purge_cache() == 1
     assert rig.host.recall(ask("b")) is None
     assert rig.host.purge_cache() == 0
+
+
+async def test_a_purge_covers_what_was_begun_before_it(rig: Rig) -> None:
+    run = await rig.begin(ask("a"))
+    rig.host.purge_cache()
+    await rig.answer("old")
+    assert await read(run) == ["old"]
+    assert len(rig.cache) == 0
+    await rig.compute(ask("b"), "new")
+    assert len(rig.cache) == 1
 
 
 async def test_a_host_that_goes_down_recalls_nothing(rig: Rig) -> None:

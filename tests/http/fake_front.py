@@ -11,12 +11,17 @@ from rayhost.front.request import (
     Finish,
     GenerateRequest,
     ModelCard,
+    Piece,
+    Question,
+    Reading,
     Recalled,
     Run,
     Standing,
+    Terms,
     Times,
     WorkerHealth,
 )
+from rayhost.ipc.messages import Converted
 
 
 class Flag:
@@ -45,10 +50,11 @@ class FakeRun:
     """Yields `pieces`, then fails with `error`, hangs (`hold`), or ends with `ending`."""
 
     def __init__(
-        self, pieces: Sequence[str], ending: Finish, error: Exception | None, hold: bool
+        self, pieces: Sequence[str | Piece], ending: Finish, error: Exception | None, hold: bool
     ) -> None:
         self.model = "smollm2-135m"
         self.cache: CacheOutcome = "miss"
+        self.tool_syntax = ""
         self.pulled = 0
         self.close_error: Exception | None = None
         self.held = Flag()
@@ -61,10 +67,10 @@ class FakeRun:
         self._hold = hold
         self._ended = False
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def __aiter__(self) -> AsyncIterator[Piece]:
         for piece in self._pieces:
             self.pulled += 1
-            yield piece
+            yield piece if isinstance(piece, Piece) else Piece(piece)
         if self._error is not None:
             raise self._error
         if self._hold:
@@ -77,6 +83,10 @@ class FakeRun:
         if not self._ended:
             raise RuntimeError("finish was read before the end")
         return self._ending
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._ending.prompt_tokens
 
     @property
     def times(self) -> Times:
@@ -94,7 +104,7 @@ class FakeRun:
 def card(
     name: str,
     *aliases: str,
-    state: Literal["loading", "ready", "failed"] = "ready",
+    state: Literal["loading", "ready", "failed", "unloaded"] = "ready",
     reason: str = "",
 ) -> ModelCard:
     return ModelCard(name, aliases, state, reason, created=1_700_000_000, context=2048)
@@ -111,9 +121,11 @@ class FakeFront:
         self.models = [card("smollm2-135m", "small", "org/smol")]
         self.workers = [worker("smollm2-135m")]
         self.is_draining = False
-        self.pieces: Sequence[str] = ("Paris", " is", " nice")
+        self.pieces: Sequence[str | Piece] = ("Paris", " is", " nice")
+        self.scripts: list[Sequence[str | Piece]] = []  # of the first runs, instead of `pieces`
         self.ending = Finish("stop", 7, 3, reused_tokens=5)
         self.cache: CacheOutcome = "miss"
+        self.tool_syntax = ""
         self.recalled: Recalled | None = None
         self.submit_error: Exception | None = None
         self.refusals: list[Exception] = []  # of the first requests, one each
@@ -125,6 +137,8 @@ class FakeFront:
         self.submit_cancelled = Flag()
         self.started = Flag()
         self.requests: list[GenerateRequest] = []
+        self.questions: list[tuple[str, Question, Terms]] = []
+        self.reading: Reading = Converted()
         self.runs: list[FakeRun] = []
 
     @property
@@ -153,6 +167,12 @@ class FakeFront:
             self.requests.append(request)
         return self.recalled
 
+    async def ask(self, model: str, question: Question, terms: Terms) -> Reading:
+        self.questions.append((model, question, terms))
+        if self.submit_error is not None:
+            raise self.submit_error
+        return self.reading
+
     async def submit(self, request: GenerateRequest) -> Run:
         self.requests.append(request)
         self.submitting.set()
@@ -168,9 +188,11 @@ class FakeFront:
             except asyncio.CancelledError:
                 self.submit_cancelled.set()
                 raise
-        run = FakeRun(self.pieces, self.ending, self.run_error, self.hold_run)
+        pieces = self.scripts.pop(0) if self.scripts else self.pieces
+        run = FakeRun(pieces, self.ending, self.run_error, self.hold_run)
         run.close_error = self.close_error
         run.cache = self.cache
+        run.tool_syntax = self.tool_syntax
         self.runs.append(run)
         self.started.set()
         return run

@@ -224,6 +224,8 @@ async def test_a_prompt_may_have_each_form_openai_documents(
         {"response_format": {"type": "text"}, "modalities": ["text"]},
         {"user": "me", "metadata": {"a": "b"}, "service_tier": "auto", "stop": []},
         {"stream": True, "stream_options": {"include_obfuscation": False}},
+        {"safety_identifier": "me", "prompt_cache_key": "x", "logprobs": False},
+        {"add_generation_prompt": True, "continue_final_message": False},
     ],
 )
 async def test_a_parameter_that_asks_for_nothing_is_accepted(
@@ -236,9 +238,28 @@ async def test_a_parameter_that_asks_for_nothing_is_accepted(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_unknown_parameters_are_named_in_a_header(app: ASGIApp, stream: bool) -> None:
-    body = chat_body(stream=stream, mirostat=2, reasoning_effort="low")
+    body = chat_body(stream=stream, samplers=["top_k"], reasoning_effort="low")
     reply = await call(app, "POST", CHAT, json_body=body)
-    assert reply.headers["x-rayhost-ignored"] == "mirostat, reasoning_effort"
+    assert reply.headers["x-rayhost-ignored"] == "samplers, reasoning_effort"
+
+
+@pytest.mark.parametrize(
+    ("asked", "ignored"),
+    [
+        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+        ({"service_tier": "priority"}, "service_tier"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
+        ({"mirostat": 2, "top_p": 0.5, "min_p": 0}, "top_p"),
+    ],
+)
+async def test_a_known_parameter_without_an_effect_is_named_too(
+    app: ASGIApp, asked: dict[str, object], ignored: str
+) -> None:
+    reply = await call(app, "POST", CHAT, json_body=chat_body(**asked))
+    assert reply.headers["x-rayhost-ignored"] == ignored
 
 
 async def test_a_parameter_name_cannot_inject_a_header(app: ASGIApp) -> None:

@@ -66,6 +66,8 @@ ROUTES = [("POST", CHAT), ("POST", COMPLETIONS), ("GET", "/v1/models"), ("GET", 
         [("authorization", "Bearer rh-aaaaaaaa-" + 43 * "a")],
         [("authorization", "Basic {secret}")],
         [("authorization", "{secret}")],
+        [("x-api-key", "rh-aaaaaaaa-" + 43 * "a")],
+        [("authorization", "Bearer none"), ("x-api-key", "{secret}")],
     ],
 )
 async def test_without_a_key_nothing_is_done_and_the_refusal_is_openais(
@@ -88,6 +90,24 @@ async def test_with_a_key_everything_is_as_without_keys(front: FakeFront, tmp_pa
     assert reply.status == 200
     assert front.request.terms == Terms(key=guarded.key.id)
     assert not [name for name in reply.headers if name.startswith("x-ratelimit")]
+
+
+async def test_the_key_may_come_as_anthropics_clients_send_it(
+    front: FakeFront, tmp_path: Path
+) -> None:
+    guarded = Guarded(front, tmp_path)
+    headers = [("x-api-key", guarded.secret)]
+    reply = await call(guarded.app, "POST", CHAT, json_body=chat_body(), headers=headers)
+    assert reply.status == 200
+    assert front.request.terms.key == guarded.key.id
+
+
+async def test_a_missing_key_is_told_anthropics_clients_in_their_shape(
+    front: FakeFront, tmp_path: Path
+) -> None:
+    guarded = Guarded(front, tmp_path)
+    reply = await call(guarded.app, "POST", "/v1/messages", json_body={})
+    assert (reply.status, reply.json["error"]["type"]) == (401, "authentication_error")
 
 
 async def test_health_and_ready_are_for_everybody(front: FakeFront, tmp_path: Path) -> None:

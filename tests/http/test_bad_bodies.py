@@ -52,6 +52,20 @@ async def test_a_body_is_nested_to_a_limit(app: ASGIApp) -> None:
     assert "nested deeper than 64 levels" in reply.error["message"]
 
 
+@pytest.mark.parametrize("number", [str(2**64), str(-(2**63) - 1), "9" * 2000])
+async def test_a_number_that_nobody_could_be_told_is_refused(app: ASGIApp, number: str) -> None:
+    body = json.dumps(chat_body(metadata={"k": [{"v": "NUMBER"}]})).replace('"NUMBER"', number)
+    reply = await call(app, "POST", CHAT, body=body.encode())
+    assert (reply.status, reply.error["code"]) == (400, "invalid_json")
+    assert "64 bits" in reply.error["message"]
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63)])
+async def test_a_number_of_64_bits_is_none_of_them(app: ASGIApp, number: int) -> None:
+    body = chat_body(metadata={"k": [{"v": number}]})
+    assert (await call(app, "POST", CHAT, json_body=body)).status == 200
+
+
 async def test_many_brackets_are_no_depth(app: ASGIApp) -> None:
     many = chat_body(metadata={"k": [{"v": [1]}] * (MAX_DEPTH + 1)})
     assert (await call(app, "POST", CHAT, json_body=many)).status == 200
@@ -111,10 +125,46 @@ BAD_OF_BOTH: list[tuple[dict[str, Any], str, str | None, str]] = [
         "expected `bool",
     ),
     ({"user": 1}, "invalid_type", "user", "expected `str`"),
-    ({"n": 2}, UNSUPPORTED, "n", "send 1"),
-    ({"n": True}, UNSUPPORTED, "n", "send 1"),
+    ({"n": 0}, "invalid_value", "n", "between 1 and 16, not 0"),
+    ({"n": 17}, "invalid_value", "n", "between 1 and 16"),
+    ({"n": True}, "invalid_type", "n", "expected `int`, got `bool`"),
     ({"store": True}, UNSUPPORTED, "store", "send false"),
-    ({"logit_bias": {"1": 1}}, UNSUPPORTED, "logit_bias", "send {}"),
+    ({"logit_bias": {"x": 1}}, "invalid_value", "logit_bias", "id of a token, not 'x'"),
+    ({"logit_bias": {"-1": 1}}, "invalid_value", "logit_bias", "id of a token, not '-1'"),
+    ({"logit_bias": {"1": 101}}, "invalid_value", "logit_bias", "between -100 and 100"),
+    ({"logit_bias": {"1": "a"}}, "invalid_type", "logit_bias[...]", "expected `float`"),
+    (
+        {"logit_bias": {str(i): 1 for i in range(1025)}},
+        "invalid_value",
+        "logit_bias",
+        "at most 1024",
+    ),
+    ({"repeat_last_n": -2}, "invalid_value", "repeat_last_n", "between -1 and"),
+    ({"typical_p": 0}, "invalid_value", "typical_p", "greater than 0 and at most 1"),
+    ({"dry_multiplier": -1}, "invalid_value", "dry_multiplier", "between 0 and 100"),
+    ({"dry_base": 0.5}, "invalid_value", "dry_base", "between 1 and 100"),
+    ({"dry_allowed_length": 0}, "invalid_value", "dry_allowed_length", "between 1 and 1024"),
+    ({"dry_penalty_last_n": -2}, "invalid_value", "dry_penalty_last_n", "between -1 and"),
+    ({"dry_sequence_breakers": "x"}, "invalid_type", "dry_sequence_breakers", "`array`"),
+    ({"dry_sequence_breakers": [""]}, "invalid_value", "dry_sequence_breakers", "1 to 40 bytes"),
+    (
+        {"dry_sequence_breakers": ["é" * 21]},
+        "invalid_value",
+        "dry_sequence_breakers",
+        "1 to 40 bytes",
+    ),
+    (
+        {"dry_sequence_breakers": ["x"] * 17},
+        "invalid_value",
+        "dry_sequence_breakers",
+        "at most 16",
+    ),
+    ({"xtc_probability": 2}, "invalid_value", "xtc_probability", "between 0 and 1"),
+    ({"xtc_threshold": 0}, "invalid_value", "xtc_threshold", "greater than 0"),
+    ({"mirostat": 3}, "invalid_value", "mirostat", "between 0 and 2"),
+    ({"mirostat_tau": -1}, "invalid_value", "mirostat_tau", "between 0 and 100"),
+    ({"mirostat_eta": 1.5}, "invalid_value", "mirostat_eta", "between 0 and 1"),
+    ({"ignore_eos": 1}, "invalid_type", "ignore_eos", "expected `bool`"),
 ]
 BAD_CHAT: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"messages": None}, MISSING, "messages", "required"),
@@ -125,16 +175,10 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"messages": [{"role": 1}]}, "invalid_type", "messages[0].role", "`str`, got `int`"),
     ({"messages": [{"role": "user"}]}, MISSING, "messages[0].content", "required"),
     (
-        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": [{"role": "function", "content": "x"}]},
         "invalid_value",
         "messages[0].role",
-        "system, developer, user, assistant, not 'tool'",
-    ),
-    (
-        {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]},
-        UNSUPPORTED,
-        "messages[0].tool_calls",
-        "not supported",
+        "system, developer, user, assistant, tool, not 'function'",
     ),
     (user(1), "invalid_type", "messages[0].content", "expected `str | array"),
     (user([{"text": "x"}]), MISSING, "messages[0].content[0].type", "required"),
@@ -152,15 +196,54 @@ BAD_CHAT: list[tuple[dict[str, Any], str, str | None, str]] = [
         "contradicts max_tokens (2 and 1)",
     ),
     ({"max_completion_tokens": 0}, "invalid_value", "max_completion_tokens", "between 1 and"),
-    ({"tools": [{"type": "function"}]}, UNSUPPORTED, "tools", "send []"),
-    ({"tool_choice": "auto"}, UNSUPPORTED, "tool_choice", 'send "none"'),
     ({"functions": [{}]}, UNSUPPORTED, "functions", "not supported"),
-    ({"response_format": {"type": "json_object"}}, UNSUPPORTED, "response_format", "not supported"),
-    ({"logprobs": True}, UNSUPPORTED, "logprobs", "send false"),
-    ({"top_logprobs": 1}, UNSUPPORTED, "top_logprobs", "not supported"),
+    ({"response_format": {"type": "xml"}}, "invalid_value", "response_format.type", "json_schema"),
+    ({"logprobs": 1}, "invalid_type", "logprobs", "expected `bool`"),
+    ({"top_logprobs": 1}, "invalid_value", "top_logprobs", "with logprobs true"),
+    ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "top_logprobs", "0 and 20"),
+    (
+        {"continue_final_message": True},
+        "invalid_value",
+        "continue_final_message",
+        "the last one is of 'user'",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "x", "prefix": True}]},
+        "invalid_value",
+        "messages",
+        "only an assistant's message",
+    ),
+    (
+        {
+            "messages": [
+                {"role": "assistant", "content": "x", "prefix": True},
+                {"role": "user", "content": "x"},
+            ]
+        },
+        "invalid_value",
+        "messages[0].prefix",
+        "only allowed in the last",
+    ),
+    ({"add_generation_prompt": False}, "invalid_value", "add_generation_prompt", "only allowed"),
+    (
+        {
+            "messages": [{"role": "assistant", "content": "x"}],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+        "invalid_value",
+        "add_generation_prompt",
+        "contradicts",
+    ),
+    (user([{"type": "refusal"}]), MISSING, "messages[0].content[0].refusal", "required"),
+    (
+        user([{"type": "input_audio", "input_audio": {}}]),
+        "invalid_value",
+        "messages[0].content[0].type",
+        "read text only",
+    ),
     ({"modalities": ["audio"]}, UNSUPPORTED, "modalities", "not supported"),
     ({"audio": {}}, UNSUPPORTED, "audio", "not supported"),
-    ({"prediction": {}}, UNSUPPORTED, "prediction", "not supported"),
     ({"web_search_options": {}}, UNSUPPORTED, "web_search_options", "not supported"),
 ]
 BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str | None, str]] = [
@@ -168,17 +251,19 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"prompt": {}}, "invalid_type", "prompt", "got `object`"),
     ({"prompt": []}, "invalid_value", "prompt", "not be empty"),
     ({"prompt": [[]]}, "invalid_value", "prompt[0]", "not be empty"),
-    ({"prompt": ["a", "b"]}, "invalid_value", "prompt", "one prompt per request"),
-    ({"prompt": [[1], [2]]}, "invalid_value", "prompt", "one prompt per request"),
+    ({"prompt": ["a"] * 65}, "invalid_value", "prompt", "65 prompts of 1 choices"),
+    ({"prompt": [[1]] * 33, "n": 2}, "invalid_value", "prompt", "more than the 64 choices"),
     ({"prompt": ["a", 1]}, "invalid_type", "prompt", "not both"),
     ({"prompt": [1, True]}, "invalid_type", "prompt[1]", "got `bool`"),
     ({"prompt": [1, -1]}, "invalid_value", "prompt[1]", "between 0 and 2147483647"),
     ({"prompt": [[2**31]]}, "invalid_value", "prompt[0][0]", "between 0 and 2147483647"),
     ({"prompt": [["a"]]}, "invalid_type", "prompt[0][0]", "expected `int`, got `str`"),
-    ({"echo": True}, UNSUPPORTED, "echo", "send false"),
-    ({"suffix": "x"}, UNSUPPORTED, "suffix", "not supported"),
-    ({"best_of": 2}, UNSUPPORTED, "best_of", "send 1"),
-    ({"logprobs": 0}, UNSUPPORTED, "logprobs", "not supported"),
+    ({"echo": True, "logprobs": 0}, "invalid_value", "echo", "not allowed with logprobs"),
+    ({"echo": True, "prompt": [1]}, "invalid_value", "echo", "a prompt of text"),
+    ({"suffix": "x", "prompt": [1]}, "invalid_value", "suffix", "a prompt of text"),
+    ({"best_of": 2}, "invalid_value", "best_of", "must be n, which is 1"),
+    ({"logprobs": 6}, "invalid_value", "logprobs", "between 0 and 5"),
+    ({"logprobs": True}, "invalid_type", "logprobs", "expected `int"),
 ]
 
 

@@ -1,6 +1,7 @@
 """The official client, over a real server: what users will actually point at rayhost."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import openai
@@ -16,6 +17,8 @@ from rayhost.errors import (
     Unavailable,
     WorkerLost,
 )
+from rayhost.front.request import Piece
+from rayhost.ipc.messages import Likely, TokenLogprob
 from tests.http.conftest import BODY_BYTES
 from tests.http.fake_front import FakeFront
 from tests.support.http_server import serving
@@ -181,3 +184,38 @@ def test_the_client_comes_back_after_a_refusal_and_is_served(
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as client:
         assert ask(client) == "Paris is nice"
     assert len(front.requests) == 2
+
+
+def test_choices_and_log_probabilities(client: openai.OpenAI, front: FakeFront) -> None:
+    told = TokenLogprob(1, b"a", -0.5, (Likely(1, b"a", -0.5), Likely(2, b"\xc3", -1.0)))
+    front.pieces = (Piece("a", (told,)),)
+    fields: dict[str, Any] = {"model": "small", "n": 2, "seed": 1}
+    chat = client.chat.completions.create(
+        **fields, messages=[{"role": "user", "content": "hi"}], logprobs=True, top_logprobs=2
+    )
+    assert [choice.index for choice in chat.choices] == [0, 1]
+    for choice in chat.choices:
+        assert choice.logprobs is not None
+        assert choice.logprobs.content is not None
+        (token,) = choice.logprobs.content
+        assert (token.token, token.logprob, token.bytes) == ("a", -0.5, [97])
+        assert [one.bytes for one in token.top_logprobs] == [[97], [0xC3]]
+    with client.chat.completions.create(
+        **fields, messages=[{"role": "user", "content": "hi"}], logprobs=True, stream=True
+    ) as chunks:
+        seen = [
+            (choice.index, [one.token for one in choice.logprobs.content or []])
+            for chunk in chunks
+            for choice in chunk.choices
+            if choice.logprobs
+        ]
+    assert sorted(seen) == [(0, ["a"]), (1, ["a"])]
+    text = client.completions.create(**fields, prompt=["hi", "ho"], logprobs=2, echo=False)
+    assert [choice.index for choice in text.choices] == [0, 1, 2, 3]
+    for one in text.choices:
+        assert one.logprobs is not None
+        assert one.logprobs.tokens == ["a"]
+        assert one.logprobs.top_logprobs == [{"a": -0.5, "bytes:\\xc3": -1.0}]
+        assert one.logprobs.text_offset == [0]
+    assert text.usage is not None
+    assert (text.usage.prompt_tokens, text.usage.completion_tokens) == (14, 12)

@@ -3,6 +3,7 @@
 import pytest
 from starlette.types import ASGIApp
 
+from rayhost.http.app import build_app
 from tests.http.asgi import call
 from tests.http.fake_front import FakeFront, card, worker
 
@@ -118,3 +119,20 @@ async def test_metrics_come_in_the_format_that_is_asked_for(app: ASGIApp) -> Non
     reply = await call(app, "GET", "/metrics", headers=[("accept", "text/x")])
     assert (reply.status, reply.body) == (200, b"rayhost_up 1\n")
     assert reply.headers["content-type"] == "text/x"
+
+
+async def test_what_is_given_up_for_want_of_memory_is_told_everywhere(front: FakeFront) -> None:
+    rungs: list[str] = []
+    app = build_app(front, body_bytes=100, degraded=lambda: rungs)
+    reply = await call(app, "GET", "/ready")
+    assert "x-rayhost-degraded" not in reply.headers
+    assert reply.json["degraded"] == []
+    rungs += ["caches", "sequences"]
+    reply = await call(app, "GET", "/ready")
+    assert (reply.status, reply.json["degraded"]) == (200, ["caches", "sequences"])
+    assert reply.headers["x-rayhost-degraded"] == "caches, sequences"
+
+
+async def test_a_model_that_was_unloaded_takes_requests(app: ASGIApp, front: FakeFront) -> None:
+    front.models.append(card("b", state="unloaded", reason="it was idle"))
+    assert (await call(app, "GET", "/ready")).status == 200

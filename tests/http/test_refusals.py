@@ -23,7 +23,9 @@ from tests.http.conftest import BODY_BYTES
 from tests.http.fake_front import FakeFront
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/chat/completions/", "/v1/embeddings", "/é\n"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1", "/v1/chat/completions/", "/v1/images/generations", "/é\n"]
+)
 async def test_an_unknown_route_is_404(app: ASGIApp, path: str) -> None:
     reply = await call(app, "POST", path)
     assert (reply.status, reply.error["code"]) == (404, "not_found")
@@ -144,6 +146,22 @@ async def test_an_unforeseen_failure_of_any_route_is_a_500_envelope(path: str) -
         reply = await call(app, "GET", path)
     assert (reply.status, reply.error["code"]) == (500, "internal_error")
     assert [(entry["event"], entry["path"]) for entry in logs] == [("crashed", path)]
+
+
+async def test_every_unforeseen_failure_is_counted_however_far_its_request_got(
+    front: FakeFront,
+) -> None:
+    codes: list[str] = []
+    app = build_app(front, body_bytes=BODY_BYTES, refused=codes.append)
+    front.submit_error = ZeroDivisionError()
+    await call(app, "POST", CHAT, json_body=chat_body())
+    front.submit_error, front.run_error = None, ZeroDivisionError()
+    await call(app, "POST", CHAT, json_body=chat_body(stream=True))
+    assert codes == ["internal_error"] * 2
+    # What the front foresaw, it counts.
+    front.run_error = WorkerLost("gone")
+    await call(app, "POST", CHAT, json_body=chat_body())
+    assert codes == ["internal_error"] * 2
 
 
 async def test_an_unforeseen_failure_under_a_stream_is_logged_and_not_leaked(

@@ -55,7 +55,13 @@ def test_a_worker_that_is_started_again_is_the_same(load: Load) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"name": "n"}, {"kv_type": "q8_0"}, {"kv_layout": "unified"}, {"flash_attention": False}],
+    [
+        {"name": "n"},
+        {"kv_type": "q8_0"},
+        {"kv_layout": "unified"},
+        {"flash_attention": False},
+        {"chat_template": "x"},
+    ],
 )
 def test_another_setting_that_changes_answers_is_another_worker(
     load: Load, changes: dict[str, object]

@@ -3,10 +3,11 @@
 import asyncio
 import errno
 import os
+import select
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -39,8 +40,11 @@ async def nothing_is_left() -> AsyncIterator[None]:
     assert not [one for one in psutil.Process().memory_maps() if "rayhost-channel" in one.path]
 
 
+PRELOAD = "you are helpful and good " * 10  # 225 tokens
+
+
 async def text_of(run: ActiveRun) -> str:
-    return "".join([piece async for piece in run])
+    return "".join([piece.text async for piece in run])
 
 
 async def test_a_worker_becomes_ready_and_serves(tiny_model: Path) -> None:
@@ -313,7 +317,17 @@ async def test_stop_while_loading_or_between_two_workers(tiny_model: Path) -> No
         assert workers() == []
 
 
-async def test_other_settings_take_effect_while_requests_run(tiny_model: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "same_process"),
+    [
+        ({"context": 400, "concurrency": 2}, True),
+        ({"context": 400, "concurrency": 2, "batch": 64, "kv_layout": "unified"}, True),
+        ({"context": 400, "concurrency": 2, "inter_token_ms": 50}, False),
+    ],
+)
+async def test_other_settings_take_effect_while_requests_run(
+    tiny_model: Path, changes: dict[str, Any], same_process: bool
+) -> None:
     load = load_of(tiny_model)
     prompts = [f"story number {n}" for n in range(CONCURRENCY)]
     async with keeping(load) as kept:
@@ -321,12 +335,120 @@ async def test_other_settings_take_effect_while_requests_run(tiny_model: Path) -
         runs = [await kept.submit(prompt, 300) for prompt in prompts]
         await soon(lambda: all(run.produced for run in runs), "a token of each")
         before = kept.worker
-        await kept.keeper.replace(structs.replace(load, context=400, concurrency=2))
+        identity = kept.lane.identity
+        await kept.keeper.replace(structs.replace(load, **changes))
         assert (kept.lane.state, kept.lane.context, kept.lane.concurrency) == ("ready", 400, 2)
-        assert not before.is_running()
+        assert before.is_running() is same_process
+        assert kept.lane.identity != identity
         assert [await text_of(run) for run in runs] == undisturbed
         assert {run.record.weight for run in runs} == {0}
-        assert kept.times_loaded == 2
+        assert kept.times_loaded == 2 - same_process
+
+
+async def test_sizes_that_cannot_be_had_change_nothing(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    async with keeping(load) as kept:
+        run = await kept.submit("story", 400)
+        await soon(lambda: bool(run.produced), "a token")
+        before = kept.worker
+        with pytest.raises(RayhostError, match="cannot be had"):
+            await kept.keeper.replace(structs.replace(load, context=8, concurrency=300))
+        assert (kept.lane.state, kept.lane.concurrency) == ("ready", CONCURRENCY)
+        await text_of(run)
+        assert (run.finish.completion_tokens, before.is_running()) == (400, True)
+
+
+async def test_a_worker_that_dies_while_it_is_resized_comes_back_as_it_was(
+    tiny_model: Path,
+) -> None:
+    load = load_of(tiny_model)
+    async with keeping(load) as kept:
+        run = await kept.submit("story", 400)
+        await soon(lambda: bool(run.produced), "a token")
+        kept.signal(signal.SIGSTOP)
+        resizing = asyncio.create_task(kept.keeper.replace(structs.replace(load, context=256)))
+        await asyncio.sleep(0)  # it is asked
+        kept.signal(signal.SIGKILL)
+        with pytest.raises(RayhostError, match="died while it was resized"):
+            await resizing
+        await text_of(run)
+        assert (run.finish.completion_tokens, kept.lane.context) == (400, load.context)
+
+
+async def test_a_death_while_resized_is_blamed_on_no_request(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    async with keeping(load) as kept:
+        run = await kept.submit("story", 400)
+        await soon(lambda: bool(run.produced), "a token")
+        kept.signal(signal.SIGSTOP)
+        resizing = asyncio.create_task(kept.keeper.replace(structs.replace(load, context=256)))
+        await asyncio.sleep(0)  # it is asked
+        kept.signal(signal.SIGHUP)  # no kill, so a crash
+        kept.signal(signal.SIGCONT)
+        with pytest.raises(RayhostError, match="died while it was resized"):
+            await resizing
+        assert (run.record.weight, run.record.crashes) == (0, 0)
+
+
+async def test_sizes_that_no_new_worker_can_begin_with_give_way_to_those_it_could(
+    tiny_model: Path,
+) -> None:
+    load = structs.replace(load_of(tiny_model), preload=(PRELOAD,), snapshot_bytes=1 << 22)
+    async with keeping(load) as kept:
+        await kept.ready()
+        await kept.keeper.unload()
+        with capture_logs() as lines:
+            kept.keeper.wake(lambda load: structs.replace(load, context=64))
+            await kept.ready()
+        assert kept.keeper.load == load
+        assert kept.lane.context == load.context
+        assert "back to the settings before" in [line["event"] for line in lines]
+
+
+async def test_a_context_that_the_preload_fills_is_refused_and_the_model_lives_on(
+    tiny_model: Path,
+) -> None:
+    load = structs.replace(load_of(tiny_model), preload=(PRELOAD,), snapshot_bytes=1 << 22)
+    async with keeping(load) as kept:
+        await kept.ready()
+        with pytest.raises(RayhostError, match="cannot be had: preload prompt 1 has"):
+            await kept.keeper.replace(structs.replace(load, context=64))
+        kept.signal(signal.SIGKILL)
+        await soon(lambda: kept.lane.state == "restarting", "the death")
+        await kept.ready()
+        assert kept.lane.context == load.context
+
+
+async def test_a_worker_that_was_told_to_end_makes_nothing_ready(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[End] = []
+
+    def create_and_tell(generation: int) -> tuple[End, ChildFds]:
+        end, child = create(generation)
+        ends.append(end)
+        return end, child
+
+    monkeypatch.setattr(keeper_module, "create", create_and_tell)
+    load = load_of(tiny_model)
+    other = structs.replace(load, context=256, inter_token_ms=50)
+    async with keeping(load) as kept:
+        assert select.select([ends[0].receiver.data_fd], [], [], 30)[0]  # the loop cannot read it
+        await kept.keeper.replace(other)
+        assert (kept.lane.context, kept.keeper.load) == (256, other)
+        assert kept.times_loaded == 1
+
+
+async def test_a_reload_beside_a_resize_keeps_its_sizes(tiny_model: Path) -> None:
+    load = load_of(tiny_model)
+    async with keeping(load) as kept:
+        await kept.ready()
+        first = kept.worker
+        await asyncio.gather(
+            kept.keeper.replace(structs.replace(load, context=256)), kept.keeper.reload()
+        )
+        assert (kept.lane.state, kept.lane.context) == ("ready", 256)
+        assert not first.is_running()
 
 
 async def test_a_run_that_the_new_context_cannot_hold_ends_with_length(tiny_model: Path) -> None:
@@ -386,3 +508,49 @@ async def test_nothing_is_replaced_where_nothing_can_run(tiny_model: Path) -> No
             await replacing
         with pytest.raises(RayhostError, match="stopped"):
             await kept.keeper.replace(load)
+
+
+async def test_an_unloaded_model_has_no_process_and_is_not_ill(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        await kept.keeper.unload()
+        assert (kept.lane.state, kept.keeper.health().ok, workers()) == ("unloaded", True, [])
+        await kept.keeper.unload()  # harmless
+
+
+async def test_who_asks_for_an_unloaded_model_waits_until_it_is_woken(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        await kept.keeper.unload()
+        wanted = asyncio.Event()
+        kept.lane.on_wanted = wanted.set
+        asking = asyncio.create_task(kept.submit("story", tokens=3))
+        await asyncio.wait_for(wanted.wait(), 10)
+        kept.keeper.wake(lambda load: structs.replace(load, concurrency=2))
+        run = await asking
+        await text_of(run)
+        assert run.finish.completion_tokens == 3
+        assert kept.lane.concurrency == 2
+        kept.keeper.wake(lambda load: load)  # one that runs stays as it is
+        assert len(workers()) == 1
+
+
+async def test_an_unloaded_model_that_is_restarted_is_loaded(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        await kept.keeper.unload()
+        await kept.keeper.reload()
+        assert kept.lane.state == "ready"
+
+
+async def test_a_resize_builds_on_the_settings_that_hold_by_then(tiny_model: Path) -> None:
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        pid = kept.worker.pid
+        first = kept.keeper.resize(lambda load: structs.replace(load, concurrency=2))
+        second = kept.keeper.resize(lambda load: structs.replace(load, threads=2))
+        await asyncio.gather(first, second, kept.keeper.resize(lambda load: load))
+        load = kept.keeper.load
+        assert not isinstance(load, RayhostError)
+        assert (load.concurrency, load.threads, kept.lane.concurrency) == (2, 2, 2)
+        assert (kept.worker.pid, kept.keeper.pid) == (pid, pid)

@@ -31,7 +31,18 @@ def test_auto_is_every_allowed_cpu_and_a_thread_for_each_core(
     cpus: Cpus, threads: Threads, core_of: Mapping[int, str], placed: Placement
 ) -> None:
     allowed = frozenset(range(4))
-    assert place("tiny", cpus, threads, allowed=allowed, core_of=core_of) == placed
+    found = place("tiny", cpus, threads, allowed=allowed, core_of=core_of)
+    assert (found.cpus, found.threads) == (placed.cpus, placed.threads)
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads"), [(0.5, 1), (1.0, 1), (1.5, 1), (2.0, 2), (3.9, 3), (64.0, 4)]
+)
+def test_threads_never_exceed_the_cores_of_a_quota(quota: float, threads: int) -> None:
+    allowed = frozenset(range(4))
+    placed = place("tiny", "auto", "auto", allowed=allowed, core_of={}, quota=quota)
+    assert (placed.cpus, placed.threads) == ((0, 1, 2, 3), threads)
+    assert place("tiny", "auto", 3, allowed=allowed, core_of={}, quota=quota).threads == 3
 
 
 def test_a_cpu_that_this_process_may_not_use_is_named_with_those_it_may() -> None:

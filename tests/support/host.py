@@ -127,7 +127,9 @@ class Host:
 
 
 @contextlib.contextmanager
-def started(profile: Path, home: Path | None, *, prefix: Sequence[str] = ()) -> Iterator[Host]:
+def started(
+    profile: Path, home: Path | None, *, prefix: Sequence[str] = (), pass_fds: Sequence[int] = ()
+) -> Iterator[Host]:
     """Start a host on a free port, wait for its ready line and yield it.
 
     `prefix` is a command that ends in executing its arguments.
@@ -142,6 +144,7 @@ def started(profile: Path, home: Path | None, *, prefix: Sequence[str] = ()) -> 
             text=True,
             env=environment(home),
             start_new_session=True,
+            pass_fds=pass_fds,
         ) as process,
     ):
         try:

@@ -4,7 +4,9 @@ The same seed gives the same file, byte for byte. Its tokenizer round-trips any 
 never generates a control token on its own, so a run's length is what the test asked for.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import gguf
 import numpy as np
@@ -46,19 +48,23 @@ def write_tiny_llama(
     *,
     seed: int = 0,
     context: int = 512,
-    chat: bool = True,
+    chat: bool | str = True,
     add_bos: bool = False,
     printable: bool = False,
     name: str = "tiny",
+    pooling: gguf.PoolingType | None = None,
+    marks: Mapping[str, gguf.TokenType] = MappingProxyType({}),
 ) -> Path:
     """Write a two-layer random llama (f32, about 480 kB, 280 tokens) and return `path`.
 
-    `chat` adds a ChatML template, `add_bos` makes the tokenizer lead with `<|endoftext|>`, and
-    `printable` keeps greedy output to printable ASCII where it would else be any bytes at all.
+    `chat` adds a ChatML template, or the one given, `marks` further tokens, `add_bos` makes the
+    tokenizer lead with `<|endoftext|>`, and `printable` keeps greedy output to printable ASCII
+    where it would else be any bytes at all.
+    `pooling` makes it a model for embeddings.
     """
-    tokens = vocabulary()
-    n_text = len(tokens) - len(CONTROL)
-    bos, _, end = range(n_text, len(tokens))
+    n_text = len(vocabulary()) - len(CONTROL)
+    tokens = [*vocabulary(), *marks]
+    bos, _, end = range(n_text, n_text + len(CONTROL))
 
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
@@ -76,16 +82,20 @@ def write_tiny_llama(
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
     writer.add_token_types(
-        [gguf.TokenType.NORMAL] * n_text + [gguf.TokenType.CONTROL] * len(CONTROL)
+        [gguf.TokenType.NORMAL] * n_text
+        + [gguf.TokenType.CONTROL] * len(CONTROL)
+        + [*marks.values()]
     )
     writer.add_token_merges(list(MERGES))
     writer.add_bos_token_id(bos)
     writer.add_eos_token_id(end)
     writer.add_add_bos_token(add_bos)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     if chat:
-        writer.add_chat_template(CHATML)
+        writer.add_chat_template(chat if isinstance(chat, str) else CHATML)
 
-    for tensor, values in _weights(tokens, seed, printable).items():
+    for tensor, values in _weights(tokens, n_text, seed, printable).items():
         writer.add_tensor(tensor, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -101,7 +111,7 @@ def write_broken_gguf(path: Path) -> Path:
     return path
 
 
-def _weights(tokens: list[str], seed: int, printable: bool) -> dict[str, np.ndarray]:
+def _weights(tokens: list[str], n_text: int, seed: int, printable: bool) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int, scale: float = 1.0) -> np.ndarray:
@@ -127,7 +137,7 @@ def _weights(tokens: list[str], seed: int, printable: bool) -> dict[str, np.ndar
     # A zero row is a logit of 0, which never beats the best of some hundred random ones.
     output = matrix(len(tokens), EMBEDDING, 4)
     for token, text in enumerate(tokens):
-        if token >= len(tokens) - len(CONTROL) or (printable and not _is_ascii_text(text)):
+        if token >= n_text or (printable and not _is_ascii_text(text)):
             output[token] = 0
     weights["output.weight"] = output
     return {tensor: values.astype(np.float32) for tensor, values in weights.items()}

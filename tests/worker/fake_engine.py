@@ -4,15 +4,16 @@ The engine is an oracle of the step loop's batches: it fails on a gap, a token c
 slot that does not exist, one that lies about, or too much in one step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from rayhost.engine.base import Batch, EngineFailed, Facts, Logits, State
+from rayhost.engine.base import Batch, EngineFailed, Facts, Int32, LoadError, Logits, State
 from rayhost.engine.sampling import Sampler
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.messages import Constraint, Load, Sampling, Tools
 from tests.worker.text_oracle import cut_at_stop
 
 END = 0
@@ -55,6 +56,7 @@ class FakeEngine:
         self.cells: list[list[int]] = [[] for _ in range(slots)]
         self.sizes: list[int] = []  # tokens of every batch so far
         self.fail = False
+        self._kv_type = "f16"
         self._rows: list[Logits] = []
 
     def decode(self) -> None:
@@ -80,6 +82,19 @@ class FakeEngine:
             if due:
                 self._rows.append(next_logits(cells))
         assert len(self._rows) == batch.outputs <= len(self.cells)
+
+    def resize(self, load: Load) -> bool:
+        """Become an engine of other sizes; f16 is what its snapshots are good for."""
+        if load.concurrency > 256:
+            self.cells = [[] for _ in self.cells]
+            raise LoadError("too many sequences")
+        self.facts = replace(
+            self.facts, context=load.context, concurrency=load.concurrency, batch=load.batch
+        )
+        self.batch = Batch(load.batch)
+        self.cells = [[] for _ in range(load.concurrency)]
+        same, self._kv_type = load.kv_type == self._kv_type, load.kv_type
+        return same
 
     def logits(self) -> Logits:
         """Return the rows of the last batch."""
@@ -114,11 +129,41 @@ class FakeEngine:
 class FakeCodec:
     """The pieces above. Only what the step loop asks for."""
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    vocabulary = len(PIECES)
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Tools | None = None,
+        continue_final: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Never asked in these tests."""
+        raise NotImplementedError
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Never asked in these tests."""
+        raise NotImplementedError
+
+    def chat(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Tools | None = None,
+        continue_final: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        """Never asked in these tests."""
+        raise NotImplementedError
+
+    def calls(self, tools: Tools, answer: Constraint | None) -> tuple[Constraint, str]:
         """Never asked in these tests."""
         raise NotImplementedError
 
     def text(self, text: str) -> list[int]:
+        """Never asked in these tests."""
+        raise NotImplementedError
+
+    def pair(self, query: str, document: str) -> list[int]:
         """Never asked in these tests."""
         raise NotImplementedError
 
@@ -130,6 +175,18 @@ class FakeCodec:
         """Tell whether it is the end."""
         return token == END
 
+    def fill(self, before: str, after: str) -> list[int]:
+        """Never asked in these tests."""
+        raise NotImplementedError
+
+    def name(self, token: int) -> bytes:
+        """Return the bytes of a token."""
+        return PIECES[token]
+
+    def end_tokens(self) -> Int32:
+        """Return the one."""
+        return np.array([END], np.int32)
+
 
 class _Lone:
     """A run on its own, as the sampler sees it."""
@@ -138,6 +195,7 @@ class _Lone:
         self.tokens = list(prompt)
         self.n_prompt = len(prompt)
         self.sampling = sampling
+        self.mu: float | None = None
 
 
 def reference(
@@ -148,7 +206,7 @@ def reference(
     context: int = 48,
 ) -> tuple[list[int], str, str]:
     """Return a run's new tokens, its text and why it ends, one token at a time and all afresh."""
-    run, sampler = _Lone(prompt, sampling), Sampler(VOCABULARY)
+    run, sampler = _Lone(prompt, sampling), Sampler(VOCABULARY, FakeCodec())
     while True:
         run.tokens += sampler.sample(next_logits(run.tokens)[None], [run])
         new = run.tokens[run.n_prompt :]

@@ -85,13 +85,15 @@ class Worker:
 
 
 @contextmanager
-def worker(parent_pid: int | None = None) -> Iterator[Worker]:
+def worker(
+    parent_pid: int | None = None, program: tuple[str, ...] = ("-m", "rayhost.worker")
+) -> Iterator[Worker]:
     """Start a worker that waits for its Load; whatever is left of it at the end is killed."""
     end, child = create(os.getpid())
     doorbell = os.dup(child.fds[1])
     arguments = ["tiny", child.to_arg(), str(parent_pid or os.getpid())]
     with subprocess.Popen(
-        [sys.executable, "-m", "rayhost.worker", *arguments],
+        [sys.executable, *program, *arguments],
         pass_fds=child.fds,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,12 +1,15 @@
 """A step loop over the fake engine, driven one step at a time, and what it told the front."""
 
 import queue
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from rayhost.ipc.messages import (
     Cancel,
+    Constraint,
     Finished,
+    LoadFailed,
     Message,
     Rejected,
     Sampling,
@@ -16,8 +19,10 @@ from rayhost.ipc.messages import (
     pack_tokens,
 )
 from rayhost.ipc.status import StatusPage
+from rayhost.worker.constraints import Constraints
 from rayhost.worker.loop import Inbox, StepLoop
 from rayhost.worker.snapshots import Snapshots
+from tests.worker import fake_grammar
 from tests.worker.fake_engine import FakeCodec, FakeEngine
 
 GREEDY = Sampling(temperature=0.0)
@@ -68,7 +73,8 @@ class Record:
     def send(self, request_id: int, message: Message) -> None:
         """Remember a message."""
         self.log.append((request_id, message))
-        self.told.setdefault(request_id, Told()).add(message)
+        if not isinstance(message, LoadFailed):  # of a resize, and for nobody's run
+            self.told.setdefault(request_id, Told()).add(message)
         if isinstance(message, Finished):
             self.finished.put(request_id)
 
@@ -82,13 +88,18 @@ class Rig:
     """`loop` and everything around it. Its clock goes on by 1 ms each time it is read."""
 
     def __init__(
-        self, engine: FakeEngine | None = None, snapshots: Snapshots | None = None
+        self,
+        engine: FakeEngine | None = None,
+        snapshots: Snapshots | None = None,
+        constraints: Constraints | None = None,
+        preload: Sequence[list[int]] = (),
     ) -> None:
         self.engine = engine or FakeEngine()
         self.inbox: Inbox = queue.SimpleQueue()
         self.out = Record()
         self.status = StatusPage(memoryview(bytearray(4032)))
         self.clock = count(1_000_000, 1_000_000)
+        self.constraints = constraints or fake_grammar.SHARED
         self.loop = StepLoop(
             engine=self.engine,
             codec=FakeCodec(),
@@ -97,6 +108,8 @@ class Rig:
             status=self.status,
             target_ns=5_000_000,
             snapshots=Snapshots(0) if snapshots is None else snapshots,  # an empty one is false
+            constraints=self.constraints,
+            preload=preload,
             now=lambda: next(self.clock),
         )
 
@@ -109,10 +122,24 @@ class Rig:
         produced: list[int] | None = None,
         sampling: Sampling = GREEDY,
         stop: tuple[str, ...] = (),
+        priority: int = 0,
+        constraint: Constraint | None = None,
+        logprobs: int = -1,
+        mu: float | None = None,
     ) -> None:
         """Send a Start; with `produced`, that of a run to carry on."""
         tokens = pack_tokens([*prompt, *(produced or [])])
-        start = Start(tokens, len(prompt), max_tokens, sampling, stop)
+        start = Start(
+            tokens,
+            len(prompt),
+            max_tokens,
+            sampling,
+            stop,
+            priority=priority,
+            constraint=constraint,
+            logprobs=logprobs,
+            mu=mu,
+        )
         self.inbox.put((request_id, start))
 
     def cancel(self, request_id: int) -> None:

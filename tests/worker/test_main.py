@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rayhost.ipc.channel import create
@@ -20,6 +21,7 @@ from rayhost.ipc.messages import (
     Prepared,
     Ready,
     Rejected,
+    Resize,
     Sampling,
     Start,
     Stop,
@@ -32,6 +34,7 @@ from tests.support.tiny_gguf import vocabulary, write_broken_gguf, write_tiny_ll
 from tests.worker.process import PATIENCE_S, Worker, load_of, worker
 
 GREEDY = Sampling(temperature=0.0)
+LONG = [5 + number % 40 for number in range(60)]
 HELLO = ({"role": "user", "content": "hello"},)
 
 
@@ -280,15 +283,84 @@ def test_a_worker_begins_as_warm_as_the_last_one_ended(tiny_model: Path, tmp_pat
         snapshot_dir=str(tmp_path / "kv"),
         snapshot_dir_bytes=64 << 20,
     )
-    tokens = [5 + number % 40 for number in range(60)]
     with worker() as process:
         process.send(0, load)
         process.expect(0, Ready)
-        expected = run(process, 1, tokens, 4)
+        expected = run(process, 1, LONG, 4)
         process.send(0, Stop())
         assert process.process.wait(PATIENCE_S) == 0
     with worker() as process:
         process.send(0, load)
         process.expect(0, Ready)
-        assert run(process, 1, tokens, 4) == expected
-        assert process.end.status[Word.REUSED_DISK_TOKENS] == len(tokens) - 1
+        assert run(process, 1, LONG, 4) == expected
+        assert process.end.status[Word.REUSED_DISK_TOKENS] == len(LONG) - 1
+
+
+def test_what_a_file_computed_that_was_replaced_is_not_taken_for_the_next_ones(
+    tmp_path: Path,
+) -> None:
+    model = write_tiny_llama(tmp_path / "model.gguf", seed=1)
+    load = load_of(
+        model,
+        snapshot_bytes=64 << 20,
+        snapshot_dir=str(tmp_path / "kv"),
+        snapshot_dir_bytes=64 << 20,
+    )
+    smaller = msgspec.structs.replace(load, context=200)
+    with worker() as process:
+        process.send(0, load)
+        process.expect(0, Ready)
+        write_tiny_llama(tmp_path / "other.gguf", seed=2).rename(model)
+        process.send(0, Resize(smaller))
+        process.expect(0, Ready)
+        run(process, 1, LONG, 4)
+        process.send(0, Stop())
+        assert process.exit_status() == 0
+    assert list((tmp_path / "kv").iterdir())
+    with worker() as process:
+        process.send(0, smaller)
+        process.expect(0, Ready)
+        run(process, 1, LONG, 4)
+        assert process.end.status[Word.REUSED_DISK_TOKENS] == 0
+
+
+def test_a_worker_is_resized_though_its_model_file_is_gone(tmp_path: Path) -> None:
+    model = write_tiny_llama(tmp_path / "model.gguf")
+    load = load_of(model, snapshot_dir=str(tmp_path / "kv"), snapshot_dir_bytes=64 << 20)
+    with worker() as process:
+        process.send(0, load)
+        process.expect(0, Ready)
+        model.unlink()
+        process.send(0, Resize(msgspec.structs.replace(load, context=200)))
+        assert process.expect(0, Ready).context == 200
+        run(process, 1, LONG, 4)
+
+
+def test_a_file_that_changes_while_it_is_loaded_leaves_nothing_on_disk(tmp_path: Path) -> None:
+    model = write_tiny_llama(tmp_path / "model.gguf")
+    program = (
+        "import os, sys\n"
+        "from rayhost.engine import native\n"
+        "from rayhost.worker.main import run\n"
+        "open_model = native.open_model\n"
+        "def changes(load):\n"
+        "    model = open_model(load)\n"
+        "    os.utime(load.path, ns=(1, 1))\n"
+        "    return model\n"
+        "native.open_model = changes\n"
+        "run(sys.argv[2], int(sys.argv[3]))\n"
+    )
+    load = load_of(
+        model,
+        snapshot_bytes=64 << 20,
+        snapshot_dir=str(tmp_path / "kv"),
+        snapshot_dir_bytes=64 << 20,
+    )
+    with worker(program=("-c", program)) as process:
+        process.send(0, load)
+        process.expect(0, Ready)
+        run(process, 1, LONG, 4)
+        process.send(0, Stop())
+        assert process.exit_status() == 0
+        assert "changed as it loaded" in process.complaint()
+    assert not (tmp_path / "kv").exists()

@@ -101,7 +101,7 @@ def test_half_a_character_at_the_end_becomes_one_replacement_character() -> None
 def test_a_stop_string_across_three_tokens_is_never_seen() -> None:
     stream = TextStream(("\n\nUser:",))
     assert [stream.push(part) for part in (b"Hi", b"\n", b"\nUs", b"er: x")] == ["Hi", "", "", ""]
-    assert stream.stopped
+    assert stream.stopped_by == "\n\nUser:"
     assert stream.push(b"more") == ""
     assert stream.close() == ""
 
@@ -112,7 +112,7 @@ def test_a_stop_string_that_does_not_come_is_given_back() -> None:
     assert stream.push(b"d") == "abd"
     assert stream.push(b"ab") == ""
     assert stream.close() == "ab"
-    assert not stream.stopped
+    assert stream.stopped_by is None
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["one token", "many tokens"])
@@ -120,3 +120,4 @@ def test_the_first_stop_string_to_be_complete_wins(whole: bool) -> None:
     stream = TextStream(("abcd", "bc"))
     parts = [b"abcd"] if whole else [b"a", b"b", b"c", b"d"]
     assert "".join(stream.push(part) for part in parts) + stream.close() == "a"
+    assert stream.stopped_by == "bc"

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from rayhost.engine.base import PromptError
+from rayhost.engine.grammar import GrammarError
 from rayhost.ipc.channel import Frame, attach, create
-from rayhost.ipc.messages import Message, Prepare, Prepared, Rejected, decode, pack_tokens
+from rayhost.ipc.messages import (
+    Constraint,
+    Message,
+    Prepare,
+    Prepared,
+    Rejected,
+    Tools,
+    decode,
+    pack_tokens,
+)
 from rayhost.worker.outbox import Outbox
-from rayhost.worker.prepare import Prompts, answer, prepare_forever
+from rayhost.worker.prepare import Prompts, answer, checked, made_of, prepare_forever
 from tests.worker.fake_engine import FakeCodec
+from tests.worker.fake_grammar import SHARED
 
 HELLO = ({"role": "user", "content": "hello"},)
 
@@ -21,7 +33,7 @@ HELLO = ({"role": "user", "content": "hello"},)
 class Codec(FakeCodec):
     """Knows one token for a chat and one for each character of a text."""
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def chat(self, messages: Sequence[dict[str, Any]], *_: object) -> list[int]:
         return [7] * len(messages)
 
     def text(self, text: str) -> list[int]:
@@ -31,7 +43,7 @@ class Codec(FakeCodec):
 class Refusing(FakeCodec):
     """Refuses everything."""
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def chat(self, messages: Sequence[dict[str, Any]], *_: object) -> list[int]:
         raise PromptError("roles must alternate", "chat_template_error")
 
     def text(self, text: str) -> list[int]:
@@ -57,12 +69,54 @@ def test_a_refusal_names_the_field(prepare: Prepare, expected: Message) -> None:
     assert answer(Refusing(), prepare) == expected
 
 
+TOOLS = Tools(({"name": "f", "parameters": {"type": "object"}},))
+SCHEMA = Constraint("json_object", "")
+CALLS = Constraint("lark", 'start: f0\nf0: "f\\", " %json {}')
+
+
+class Calling(Codec):
+    """Shows what it is given, and knows how calls are written."""
+
+    def chat(self, messages: Sequence[dict[str, Any]], *given: object) -> list[int]:
+        self.given = given
+        return [7]
+
+    def calls(self, tools: Tools, answer: Constraint | None) -> tuple[Constraint, str]:
+        if answer is not None:
+            raise PromptError("cannot be combined")
+        return CALLS, "hermes"
+
+
+def test_tools_reach_the_template_and_bind_the_answer() -> None:
+    codec = Calling()
+    asked = Prepare(HELLO, None, tools=TOOLS, continue_final=True, options={"mood": "calm"})
+    assert answer(codec, asked) == Prepared(pack_tokens([7]), CALLS, "hermes")
+    assert codec.given == (TOOLS, True, {"mood": "calm"})
+    refused = answer(codec, Prepare(HELLO, None, tools=TOOLS, constraint=SCHEMA))
+    assert refused == Rejected("cannot be combined", "invalid_value", "tools")
+
+
+def test_tools_that_may_not_be_called_are_not_shown() -> None:
+    codec = Calling()
+    asked = Prepare(HELLO, None, tools=Tools(TOOLS.functions, "none"), constraint=SCHEMA)
+    assert answer(codec, asked) == Prepared(pack_tokens([7]), SCHEMA)
+    assert codec.given == (None, False, {})
+
+
+def test_a_schema_of_a_function_that_cannot_be_followed_names_the_function() -> None:
+    told = Prepared(pack_tokens([7]), CALLS, "hermes")
+    error = GrammarError("it cannot be used: at 2(3): no such type", "invalid_grammar", None)
+    assert checked(told, error) == Rejected(
+        "Invalid schema for function 'f': no such type", "invalid_function_parameters", "tools"
+    )
+
+
 def test_tokens_that_no_ring_could_hold_arrive_though_nobody_else_flushes() -> None:
     front, child = create(os.getpid(), ring_bytes=4096)
     worker = attach(child)
     inbox = Prompts()
     thread = threading.Thread(
-        target=prepare_forever, args=(Codec(), inbox, Outbox(worker.sender)), daemon=True
+        target=prepare_forever, args=(Codec(), inbox, Outbox(worker.sender), SHARED), daemon=True
     )
     thread.start()
     poll = select.poll()
@@ -87,3 +141,15 @@ def test_a_prompt_whose_client_left_is_never_read() -> None:
     assert not prompts.drop(2)
     assert prompts.take() == (3, Prepare(None, "aaa"))
     assert not prompts.drop(3), "it is being read: too late"
+
+
+def test_what_nobody_foresaw_costs_its_own_request() -> None:
+    class Broken(FakeCodec):
+        def text(self, text: str) -> list[int]:
+            raise TypeError("not iterable")
+
+    with capture_logs() as lines:
+        told = made_of(Broken(), Prepare(None, "ab"))
+    assert isinstance(told, Rejected)
+    assert told.code == "prompt_failed"
+    assert [line["event"] for line in lines] == ["prompt failed"]

@@ -15,7 +15,7 @@ from rayhost.worker.snapshots import Snapshots
 TARGET_NS = 50_000_000
 
 
-def sequence(number: int, prompt: int = 4, max_tokens: int = 3) -> Sequence:
+def sequence(number: int, prompt: int = 4, max_tokens: int = 3, priority: int = 1) -> Sequence:
     return Sequence(
         request_id=number,
         tokens=[number] * prompt,  # nobody shares anything
@@ -23,6 +23,7 @@ def sequence(number: int, prompt: int = 4, max_tokens: int = 3) -> Sequence:
         max_tokens=max_tokens,
         sampling=Sampling(),
         text=TextStream(),
+        priority=priority,
     )
 
 
@@ -44,8 +45,9 @@ def prefills_of(chunks: list[Chunk]) -> list[Chunk]:
 def check(scheduler: Scheduler, chunks: list[Chunk], slots: int, batch: int) -> None:
     """Everything that holds for a plan, whatever came before it."""
     running, waiting = scheduler.running, list(scheduler.waiting)
-    order = [s.request_id for s in scheduler]
-    assert order == sorted(order), "somebody overtook"
+    for priority in range(3):
+        order = [s.request_id for s in scheduler if s.priority == priority]
+        assert order == sorted(order), "somebody overtook"
     held = [s.slot for s in running]
     assert len(set(held)) == len(held), "a slot is shared"
     assert all(0 <= slot < slots for slot in held)
@@ -59,8 +61,8 @@ def check(scheduler: Scheduler, chunks: list[Chunk], slots: int, batch: int) -> 
         assert chunk.due == (chunk.size == chunk.sequence.missing)
     decoding = [s for s in running if s.decoding]
     assert [chunk.sequence for chunk in chunks[: len(decoding)]] == decoding
-    prefilling = [s for s in running if not s.decoding]
-    prefills = chunks[len(decoding) :]
+    prefilling = sorted((s for s in running if not s.decoding), key=lambda s: s.priority)
+    prefills = sorted(chunks[len(decoding) :], key=lambda chunk: chunk.sequence.priority)
     assert [chunk.sequence for chunk in prefills] == prefilling[: len(prefills)]
     assert all(chunk.due for chunk in prefills[:-1]), (
         "a prompt began before the one before it ended"
@@ -75,7 +77,7 @@ def check(scheduler: Scheduler, chunks: list[Chunk], slots: int, batch: int) -> 
 class Turn:
     """What happens before a step, and how long the step takes."""
 
-    arrivals: list[tuple[int, int]]  # prompt length, tokens to generate
+    arrivals: list[tuple[int, int, int]]  # prompt length, tokens to generate, priority
     cancels: list[int]  # which of those present
     step_ns: int
 
@@ -83,7 +85,9 @@ class Turn:
 TURNS = st.lists(
     st.builds(
         Turn,
-        arrivals=st.lists(st.tuples(st.integers(1, 90), st.integers(1, 6)), max_size=3),
+        arrivals=st.lists(
+            st.tuples(st.integers(1, 90), st.integers(1, 6), st.integers(0, 2)), max_size=3
+        ),
         cancels=st.lists(st.integers(0, 9), max_size=2),
         step_ns=st.integers(0, 10**9),
     ),
@@ -109,8 +113,8 @@ def test_whatever_comes_and_goes_every_plan_is_sound_and_everybody_finishes(
             scheduler.times.learn(prefilled, decoding, step_ns)
 
     for turn in turns:
-        for prompt, max_tokens in turn.arrivals:
-            scheduler.add(sequence(number, prompt, max_tokens))
+        for prompt, max_tokens, priority in turn.arrivals:
+            scheduler.add(sequence(number, prompt, max_tokens, priority))
             number += 1
             tokens_left += prompt + max_tokens
         for cancelled in turn.cancels:
@@ -151,6 +155,48 @@ def test_a_long_prompt_is_computed_in_chunks_beside_a_decoding_sequence() -> Non
     scheduler.times.learn(10, 0, 10 * TARGET_NS // 60)  # 30 tokens fit into the other half
     scheduler.add(arriving)
     assert scheduler.plan().chunks == [Chunk(decoding, 1, True), Chunk(arriving, 30, False)]
+
+
+def test_a_higher_priority_gets_the_next_slot_and_is_computed_first() -> None:
+    scheduler = Scheduler(2, 64, TARGET_NS, Snapshots(0))
+    long, usual = sequence(1, 200, priority=2), sequence(2, priority=2)
+    scheduler.add(long)
+    scheduler.add(usual)
+    assert scheduler.plan().chunks == [Chunk(long, 64, False)]
+    high = sequence(3, 20)
+    scheduler.add(high)
+    assert scheduler.plan().chunks == [Chunk(long, 44, False), Chunk(high, 20, True)]
+    scheduler.remove(long)
+    scheduler.remove(high)
+    scheduler.add(high)
+    assert scheduler.plan().chunks == [Chunk(high, 20, True), Chunk(usual, 4, True)]
+
+
+def test_a_running_one_that_a_higher_priority_follows_goes_on_as_one_of_it() -> None:
+    scheduler = Scheduler(2, 64, TARGET_NS, Snapshots(0))
+    leader = sequence(1, 200, priority=2)
+    scheduler.add(leader)
+    compute(scheduler, scheduler.plan().chunks)
+    follower = sequence(1, 200)
+    scheduler.add(follower)
+    assert scheduler.plan().chunks == [Chunk(leader, 64, False)]
+    assert (follower.leader, leader.priority) == (leader, 1)
+
+
+@pytest.mark.parametrize(
+    ("priority", "prompt", "computed"), [(0, 50, 50), (1, 50, 30), (0, 500, 30)]
+)
+def test_a_short_prompt_of_the_highest_priority_is_computed_in_one_step(
+    priority: int, prompt: int, computed: int
+) -> None:
+    scheduler = Scheduler(2, 512, TARGET_NS, Snapshots(0))
+    decoding, arriving = sequence(1, max_tokens=100), sequence(2, prompt, priority=priority)
+    scheduler.add(decoding)
+    compute(scheduler, scheduler.plan().chunks)
+    scheduler.times.learn(0, 1, TARGET_NS // 2)
+    scheduler.times.learn(10, 0, 10 * TARGET_NS // 60)
+    scheduler.add(arriving)
+    assert scheduler.plan().chunks[1].size == computed
 
 
 def test_alone_a_prompt_gets_the_whole_batch() -> None:

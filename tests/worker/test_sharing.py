@@ -27,6 +27,7 @@ class Arrival:
     own: list[int]
     max_tokens: int
     cancelled_after: int | None
+    priority: int
 
     @property
     def prompt(self) -> list[int]:
@@ -42,6 +43,7 @@ ARRIVALS = st.lists(
             own=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=30),
             max_tokens=st.integers(1, 20),
             cancelled_after=st.none() | st.integers(0, 8),
+            priority=st.integers(0, 1),
         ),
         max_size=4,
     ),
@@ -62,7 +64,7 @@ def test_whoever_shares_what_with_whom_every_answer_is_as_if_alone(
         for arrival in arriving:
             number = len(arrivals)
             arrivals.append(arrival)
-            rig.start(number, arrival.prompt, arrival.max_tokens)
+            rig.start(number, arrival.prompt, arrival.max_tokens, priority=arrival.priority)
             if arrival.cancelled_after is not None:
                 cancels.setdefault(turn + arrival.cancelled_after, []).append(number)
         for number in cancels.pop(turn, ()):

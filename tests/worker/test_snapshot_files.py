@@ -422,15 +422,33 @@ def test_a_disk_that_takes_no_more_is_a_warning_and_leaves_no_half_file(
     with capture_logs() as lines:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
         try:
-            written = files.save([snapshot(1), snapshot(2, 5000)])
+            written = files.save([snapshot(1), snapshot(2, 5000), snapshot(3)])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
-    assert written == 0
+    assert written == 1  # what fits is saved beside what does not
     assert [(line["event"], line["log_level"]) for line in lines] == [
-        ("snapshots not saved", "warning")
+        ("snapshot not saved", "warning")
     ]
-    assert on_disk(directory) == 40 + FRAME
-    assert firsts(files) == [1]
+    assert on_disk(directory) == 2 * (40 + FRAME)
+    assert sorted(firsts(files)) == [1, 3]
+
+
+def test_a_file_that_another_worker_removes_meanwhile_costs_only_itself(
+    files: SnapshotFiles, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.save([snapshot(1)])
+    rename = os.rename
+
+    def removed_before(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        if not old.endswith(".new"):
+            os.unlink(old, dir_fd=src_dir_fd)
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "rename", removed_before)
+    with capture_logs() as lines:
+        assert files.save([snapshot(1), snapshot(2)]) == 1
+    assert [line["event"] for line in lines] == ["snapshot not saved"]
+    assert firsts(files) == [2]
 
 
 def test_a_place_that_cannot_be_a_directory_is_a_warning(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ ROOM = 100_000
 class Speaker(FakeCodec):
     """A codec whose template is `<role>text` for each message, a token for each letter."""
 
-    def chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+    def chat(self, messages: Sequence[dict[str, Any]], *_: object) -> list[int]:
         tokens = []
         for message in messages:
             tokens += [13 if message["role"] == "system" else 14, *self.text(message["content"])]

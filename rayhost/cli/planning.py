@@ -1,0 +1,183 @@
+"""What each model's worker is to load: the file, the settings that fit into memory, the CPUs.
+
+One model that cannot be had does not stop the others. A profile that cannot fit stops all: it is
+refused before anything is loaded.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from rayhost.baseline import cpu
+from rayhost.baseline.calibration import Calibrations
+from rayhost.cli import preload
+from rayhost.cli.calibrated import Choice, calibrated
+from rayhost.cli.changes import Planned
+from rayhost.cli.locate import locate
+from rayhost.cli.sizing import wish_for
+from rayhost.errors import RayhostError
+from rayhost.governor.costs import Setting
+from rayhost.governor.fit import Box, Wish, arithmetic, fit
+from rayhost.governor.kernels import repacked
+from rayhost.governor.readings import Kernel
+from rayhost.ipc.messages import Load
+from rayhost.models.gguf import read_info
+from rayhost.models.shape import shape_of
+from rayhost.models.store import Store, StoredModel, default_root
+from rayhost.profile import Governor, ModelProfile
+from rayhost.supervisor import pinning
+from rayhost.supervisor.governing import Budget, Demand
+from rayhost.supervisor.pinning import Placement
+
+_log = structlog.get_logger("rayhost.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A model that is there to be loaded, but for its sizes."""
+
+    model: ModelProfile
+    stored: StoredModel
+    choice: Choice
+    placement: Placement
+    prompts: tuple[str, ...]
+    template: str
+    wish: Wish
+
+
+class Planner:
+    """Plans the models of a profile. Made before anything is loaded: it sees what memory is free.
+
+    The room is read once, so that a profile read again gives the same settings for the same models
+    whatever their workers hold meanwhile.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        log_format: Literal["json", "console"],
+        alive: Callable[[], None],
+        kernel: Kernel | None = None,
+    ) -> None:
+        """`base` is the profile's folder; `alive` is called while a download gets on."""
+        self._base = base
+        self._log_format: Literal["json", "console"] = log_format
+        self._alive = alive
+        self._store = Store(default_root())
+        self._cpu = cpu.host()
+        self._records = Calibrations(self._store.root, self._cpu)
+        kernel = kernel or Kernel()
+        box, own = kernel.read(), kernel.process("self")
+        # What this process holds already is part of what the front is said to take.
+        room = box.room + (own.anonymous if own else 0)
+        self._box = Box(room, repacked(self._cpu.flags))
+        self._quota = max(1, int(box.cores))
+        self._demands: dict[str, Demand] = {}
+
+    def plan(self, models: Sequence[ModelProfile]) -> list[Planned]:
+        """Return what each model's worker is to load, or why it cannot.
+
+        Raises DoesNotFit for a profile that memory cannot hold, and RayhostError for bad CPUs.
+        """
+        found = [self._candidate(model) for model in models]
+        ready = [one for one in found if isinstance(one, _Candidate)]
+        settings = iter(self._settings(ready))
+        self._demands = {one.model.name: self._demand(one) for one in ready}
+        return [
+            (model, self._load(one, next(settings)) if isinstance(one, _Candidate) else one)
+            for model, one in zip(models, found, strict=True)
+        ]
+
+    def budget(self, profile: Governor) -> Budget:
+        """Return what the models that were planned last want of this box."""
+        return Budget(self._box, self._demands, profile)
+
+    def _demand(self, one: _Candidate) -> Demand:
+        return Demand(one.wish, self._most_threads(one), partial(self._remember, one))
+
+    def _remember(self, one: _Candidate, surplus: int) -> None:
+        _log.info("memory measured", model=one.model.name, surplus_mib=surplus >> 20)
+        try:
+            self._records.save_surplus(one.stored, one.choice.path, surplus)
+        except OSError as error:  # a full disk, a store that is not ours: it serves all the same
+            _log.warning("not remembered", model=one.model.name, reason=str(error))
+
+    def _most_threads(self, one: _Candidate) -> int | None:
+        """Return the threads without a quota; None where the profile names them."""
+        if one.choice.settings.threads is not None:
+            return one.choice.settings.threads
+        return one.placement.cores if one.model.threads == "auto" else None
+
+    def _settings(self, ready: Sequence[_Candidate]) -> Sequence[Setting]:
+        if not ready:
+            return ()
+        fitted = fit([one.wish for one in ready], self._box)
+        for one, setting, taken in zip(ready, fitted.settings, fitted.costs, strict=True):
+            _log.info(
+                "memory planned",
+                model=one.model.name,
+                arithmetic=arithmetic(one.model.name, setting, taken),
+                room_mib=fitted.box.room >> 20,
+                step=fitted.step,
+            )
+        return fitted.settings
+
+    def _candidate(self, model: ModelProfile) -> _Candidate | RayhostError:
+        allowed = pinning.allowed_cpus()
+        placement = pinning.place(
+            model.name,
+            model.cpus,
+            model.threads,
+            allowed=allowed,
+            core_of=pinning.cores(allowed),
+            quota=self._quota,
+        )
+        stored = locate(model, self._base, self._alive)
+        if isinstance(stored, RayhostError):
+            return stored
+        choice = calibrated(model, stored, self._store, self._records)
+        if choice.advice:
+            _log.info("not tuned", advice=choice.advice)
+        tuned = self._records.tuned(stored)
+        try:
+            prompts = preload.texts(model.preload, self._base)
+            template = preload.text("chat_template", model.chat_template or "", self._base)
+            shape = shape_of(read_info(choice.path))
+        except RayhostError as error:
+            return error
+        surplus = self._records.surplus(stored, choice.path)
+        free_kv = tuned is None or not tuned.applied
+        wish = wish_for(model, choice.settings, shape, free_kv=free_kv, surplus=surplus)
+        return _Candidate(model, stored, choice, placement, prompts, template, wish)
+
+    def _load(self, one: _Candidate, setting: Setting) -> Load:
+        model, settings = one.model, one.choice.settings
+        threads = one.placement.threads
+        if settings.threads is not None:  # tuned when there was no quota, or another
+            threads = min(settings.threads, self._quota)
+        return Load(
+            name=model.name,
+            path=str(one.choice.path),
+            context=setting.context,
+            concurrency=setting.concurrency,
+            batch=setting.batch,
+            threads=threads,
+            cpus=one.placement.cpus,
+            kv_type=setting.kv_type,
+            kv_layout=setting.kv_layout,
+            inter_token_ms=model.inter_token_ms,
+            log_format=self._log_format,
+            ubatch=setting.ubatch,
+            flash_attention=setting.flash_attention,
+            snapshot_bytes=setting.snapshot_bytes,
+            snapshot_dir=(
+                str(self._store.root / "snapshots" / model.name) if model.snapshots.disk_mb else ""
+            ),
+            snapshot_dir_bytes=model.snapshots.disk_mb << 20,
+            preload=one.prompts,
+            chat_template=one.template,
+        )

@@ -1,0 +1,94 @@
+"""Whether what the profile promises fits into memory, and whether the kernel gets in its way."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rayhost.deploy.machine import this_machine
+from rayhost.doctor.finding import Finding
+from rayhost.governor.cgroups import fields, read
+
+SWAPPINESS = 10
+_SLICE = ("rayhost.slice/memory.max", "memory/rayhost.slice/memory.limit_in_bytes")  # v2, v1
+_MIB = 1 << 20
+_THP = "sys/kernel/mm/transparent_hugepage"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The machine; sizes in bytes."""
+
+    limit: int  # of the machine, or of the container that it is
+    slice_limit: int | None  # of the running service
+    swap: int
+    swappiness: int
+    huge_pages: str  # as the kernel writes: the choice in brackets
+    defrag: str
+
+
+def read_memory(root: Path) -> Memory:
+    """Read it."""
+    limits = (read(root / "sys/fs/cgroup" / name).strip() for name in _SLICE)
+    swap = fields(
+        read(root / "proc/meminfo").replace(":", " ").replace(" kB", "")
+    )  # in KiB, as all of that file
+    swappiness = read(root / "proc/sys/vm/swappiness").strip()
+    return Memory(
+        limit=this_machine(root / "proc", root / "sys/fs/cgroup").memory,
+        slice_limit=min((int(one) for one in limits if one.isdigit()), default=None),
+        swap=swap.get("SwapTotal", 0) << 10,
+        swappiness=int(swappiness) if swappiness.isdigit() else 0,
+        huge_pages=read(root / _THP / "enabled").strip(),
+        defrag=read(root / _THP / "defrag").strip(),
+    )
+
+
+def check_plan(profile: str, memory: Memory, needed: int, refusal: str | None) -> Iterator[Finding]:
+    """Yield what is wrong between the plan for a profile and the memory that there is."""
+    plan = f"rayhost plan {profile}"
+    if refusal:
+        yield Finding(
+            "memory",
+            "error",
+            f"the profile does not fit into {memory.limit // _MIB} MiB: {refusal}",
+            "the host refuses to start",
+            f"{plan}, then lower what it says in the profile",
+        )
+    elif memory.slice_limit is not None and needed > memory.slice_limit:
+        yield Finding(
+            "memory",
+            "error",
+            f"the profile takes {needed // _MIB} MiB, and rayhost.slice allows "
+            f"{memory.slice_limit // _MIB}",
+            "the kernel kills workers",
+            f"{plan}, then run install.sh again, which sets the limits of the slice",
+        )
+
+
+def check_kernel(memory: Memory) -> Iterator[Finding]:
+    """Yield what the kernel is told that does not suit inference."""
+    if memory.swap and memory.swappiness > SWAPPINESS:
+        yield Finding(
+            "swap",
+            "warning",
+            f"there is swap, and vm.swappiness is {memory.swappiness}",
+            "KV cells may be written to disk while idle file pages stay; a step then waits for it",
+            f"sysctl -w vm.swappiness={SWAPPINESS} && "
+            f"echo vm.swappiness={SWAPPINESS} >/etc/sysctl.d/90-rayhost.conf",
+        )
+    if "[always]" in memory.defrag:
+        yield Finding(
+            "huge pages",
+            "warning",
+            "transparent huge pages are made by compacting memory while a page fault waits",
+            "steps stall where memory is fragmented, for milliseconds",
+            f"echo madvise >/{_THP}/defrag",
+        )
+    if "[always]" in memory.huge_pages:
+        yield Finding(
+            "huge pages",
+            "note",
+            "transparent huge pages are given to every process",
+            "resident memory may be some MiB a process above the plan",
+            f"echo madvise >/{_THP}/enabled",
+        )

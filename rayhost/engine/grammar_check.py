@@ -1,0 +1,186 @@
+"""The child process that reads a client's schema or grammar first: compiling it has no other limit.
+
+llguidance bounds nearly everything by itself, but 22 patterns in one `allOf` take it 10 s (and each
+further one 2.5 times as long), and a chain of 3,000 `$ref` more stack than a thread has. Here the
+kernel ends both: time by RLIMIT_CPU, memory by RLIMIT_AS, the stack by its own size, a fraction
+of what the worker compiles with. Run by `engine.grammar_checker` alone; imports nothing of rayhost.
+16 MB of its own, 70 ms to start, 1 to 10 ms a schema; it ends when nobody has asked for a while.
+"""
+
+import json
+import resource
+import select
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llguidance import LLMatcher, LLParserLimits
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+if TYPE_CHECKING:  # only its stub has it
+    from llguidance._lib import JsonCompileOptions
+
+MAX_CPU_S = 2  # for one source; counted in whole seconds
+IDLE_S = 60.0
+MAX_MEMORY = 768 << 20  # address space
+MAX_STACK = 32 << 20
+MAX_RULES = 1000  # of a GBNF grammar; its conversion takes time by their square
+
+# Nothing of these can be changed from inside of a schema. Compact where the keys are given: of
+# SmolLM2's answers to a schema of five properties 16 of 16 ended, after 57 tokens in half the steps
+# that it took with white space where the model likes it, which also wandered off into blank lines.
+_JSON: "JsonCompileOptions" = {
+    "whitespace_flexible": False,
+    "item_separator": ",",
+    "key_separator": ":",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+# Where the keys are the model's own, what it writes without white space is poor: objects in objects
+# without end. One space or one indented line is enough for it.
+_OBJECT: "JsonCompileOptions" = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": r" |\n {0,20}",
+    "lenient": False,
+}
+LIMITS = LLParserLimits(
+    # What a mask costs is the square of the items in a row. An object has 4 for each property that
+    # is not required: 248 of those fit, and the worst ambiguous grammar known takes 50 ms a token.
+    max_items_in_row=1000,
+    step_max_items=20_000,
+    step_lexer_fuel=100_000,
+    max_lexer_states=10_000,  # 1 to 2 kB each, and each sequence has its own
+    verbose_errors=False,
+)
+
+
+class Invalid(Exception):
+    """Why a source is no grammar."""
+
+
+def grammar_of(kind: str, source: str) -> str:
+    """Return a constraint as llguidance's own text, not yet checked. Raises Invalid."""
+    match kind:
+        case "json_schema":
+            return _of_schema(source)
+        case "json_object":
+            return LLMatcher.grammar_from_json_schema('{"type":"object"}', overrides=_OBJECT)
+        case "regex":
+            return LLMatcher.grammar_from_regex(source)
+        case "lark":
+            return LLMatcher.grammar_from_lark(source)
+        case "gbnf":
+            return LLMatcher.grammar_from_lark(_of_gbnf(source))
+    raise Invalid(f"{kind!r} is no kind of grammar")
+
+
+def _of_schema(source: str) -> str:
+    try:
+        return LLMatcher.grammar_from_json_schema(closed(source), overrides=_JSON)
+    except RecursionError as error:
+        raise Invalid("it is nested too deeply") from error
+    except ValueError as error:
+        raise Invalid(f"it is no JSON: {error}") from error
+
+
+def closed(source: str) -> str:
+    """Return a schema whose objects have the properties that it names and no others.
+
+    What matches it matches the one given. Else a small model may go on for ever with properties of
+    its own making; who wants them says so by `additionalProperties`. A schema that puts objects
+    together from several places is left as it is: each place would close out the others. So is
+    one of which exactly one part must match, unless its parts are told apart by a name of their
+    own: closed, they would no longer match together where the given ones do.
+    """
+    schema = json.loads(source)
+    if any(word in source for word in _TOGETHER) or _refers_and_says_more(schema):
+        return source
+    if '"oneOf"' in source and '"discriminator"' not in source:
+        return source
+    return json.dumps(_closed(schema), ensure_ascii=False)
+
+
+_TOGETHER = (
+    *('"allOf"', '"patternProperties"', '"propertyNames"', '"minProperties"'),
+    *('"unevaluatedProperties"', '"dependentSchemas"', '"$dynamicRef"'),
+)
+_OF_OBJECTS = {"properties", "required", "additionalProperties", "anyOf", "oneOf"}
+
+
+def _refers_and_says_more(schema: Any) -> bool:
+    if isinstance(schema, list):
+        return any(map(_refers_and_says_more, schema))
+    if not isinstance(schema, dict):
+        return False
+    more = "$ref" in schema or "anyOf" in schema or "oneOf" in schema
+    if more and len(_OF_OBJECTS & schema.keys()) > ("$ref" not in schema):
+        return True
+    return any(map(_refers_and_says_more, schema.values()))
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict) or "const" in schema or "enum" in schema:
+        return schema
+    made = {key: _closed(value) for key, value in schema.items()}
+    names, required = schema.get("properties"), schema.get("required", [])
+    if not isinstance(names, dict) or not isinstance(required, list):
+        return made
+    if all(name in list(names) for name in required):  # a list: what is unhashable may be in it
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def _of_gbnf(source: str) -> str:
+    rules = source.count("::=")
+    if rules > MAX_RULES:
+        raise Invalid(f"it has {rules} rules, and at most {MAX_RULES} are allowed")
+    try:
+        return gbnf_to_lark(source)
+    except GbnfToLarkError as error:
+        raise Invalid(str(error)) from error
+    except RecursionError as error:
+        raise Invalid("it is nested too deeply") from error
+    except Exception as error:  # it raises bare ones, for an unknown rule for one
+        raise Invalid(str(error)) from error
+
+
+def check(kind: str, source: str) -> tuple[str, str]:
+    """Return llguidance's text of a constraint, or nothing and why there is none."""
+    try:
+        grammar = grammar_of(kind, source)
+    except Invalid as reason:
+        return "", str(reason)
+    return grammar, LLMatcher.validate_grammar(grammar, limits=LIMITS)
+
+
+def _serve(idle_s: float) -> None:
+    """Answer every line on standard input, a kind and a source, with a line."""
+    while select.select([sys.stdin], [], [], idle_s)[0]:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        until = int(used.ru_utime + used.ru_stime) + 1 + MAX_CPU_S
+        resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))  # SIGXCPU ends it
+        sys.stdout.write(json.dumps(check(*json.loads(line))) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> None:
+    """Serve within limits; the argument is how many seconds to wait for a question."""
+    with suppress(OSError):  # where there is no memory left, this process is the first to go
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.stack_size(MAX_STACK)
+    thread = threading.Thread(target=_serve, args=(float(sys.argv[1]),))
+    thread.start()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""The governor at work: reads the box, asks `governor.decide`, and makes the plan true.
+
+Invariant: no running request fails by it. A worker takes other sizes live, an idle one ends and is
+started again when somebody asks, and where sizes cannot be had those from before stay. One for
+each host, in the front's event loop; `cli.service` starts it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from rayhost.errors import Overloaded, RayhostError
+from rayhost.front.lane import Lane
+from rayhost.front.relief import RETRY_S, Relief
+from rayhost.front.request import Priority
+from rayhost.front.result_cache import ResultCache
+from rayhost.front.state import MemoryState
+from rayhost.governor.costs import MIB, Setting, costs
+from rayhost.governor.decide import Model, Moment, Plan, State, decide, starting
+from rayhost.governor.fit import Box, Wish
+from rayhost.governor.readings import Kernel, Readings
+from rayhost.ipc.messages import Load
+from rayhost.profile import Governor
+from rayhost.supervisor.surplus import Peak, Peaks
+
+TICK_S = 1.0
+SOON_S = 0.2  # between ticks while little is free: who takes memory takes it fast
+LEAST_S = 0.05  # the kernel may raise its alarm a thousand times a second
+TIGHT = 0.25  # of the limit
+
+_log = structlog.get_logger("rayhost.governor")
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one model wants. `threads` are its most, as CPUs allow; None: whatever was loaded.
+
+    `remember` is told by how many bytes a worker of these settings outgrew what was predicted.
+    """
+
+    wish: Wish
+    threads: int | None = None
+    remember: Callable[[int], None] = lambda _surplus: None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What is governed: each model's demand by its name, on this box."""
+
+    box: Box
+    demands: Mapping[str, Demand] = field(default_factory=dict)
+    profile: Governor = field(default_factory=Governor)
+
+
+class Keeping(Protocol):
+    """What is needed of a `supervisor.keeper.Keeper`."""
+
+    @property
+    def load(self) -> Load | RayhostError:
+        """What its worker loads."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, if there is one."""
+        ...
+
+    async def resize(self, change: Callable[[Load], Load]) -> None:
+        """Go on with other settings. Raises RayhostError when they cannot be had."""
+        ...
+
+    async def unload(self) -> None:
+        """End the worker."""
+        ...
+
+    def wake(self, change: Callable[[Load], Load]) -> None:
+        """Start it again."""
+        ...
+
+
+class Part(Protocol):
+    """A model that is served."""
+
+    @property
+    def lane(self) -> Lane:
+        """Its place in the front."""
+        ...
+
+    @property
+    def keeper(self) -> Keeping:
+        """Who keeps its worker."""
+        ...
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the last tick found and did."""
+
+    readings: Readings
+    plan: Plan
+    ours: int
+
+
+class Governing:
+    """`run` ticks until it is cancelled; `tick` does what one tick does."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        kernel: Kernel,
+        parts: Callable[[], Sequence[Part]],
+        results: ResultCache,
+        relieve: Callable[[Relief], None],
+        now_s: Callable[[], float],
+    ) -> None:
+        """`relieve` is told what requests are spared from now on."""
+        self.budget = budget
+        self._kernel = kernel
+        self._parts = parts
+        self._results = results
+        self._cache_bytes = results.limit_bytes  # what the profile allows
+        self._relieve = relieve
+        self._now_s = now_s
+        self._state: State | None = None
+        self._seen: _Seen | None = None
+        self._refused: set[str] = set()  # unloaded models that did not fit when asked for
+        self._peaks = Peaks()
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Tick once a second, more often while memory is short, and at once after `hurry`."""
+        try:
+            while True:
+                await self.tick()
+                await asyncio.sleep(LEAST_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s() - LEAST_S):
+                        await self._wanted.wait()
+                self._wanted.clear()
+        finally:
+            self._peaks.close()
+
+    def hurry(self) -> None:
+        """Have the next tick now: the kernel is short of memory, or somebody wants a model."""
+        self._wanted.set()
+
+    async def tick(self) -> None:
+        """Read, decide, and do it."""
+        parts = self._governed()
+        for part in parts:
+            part.lane.on_wanted = self.hurry
+        readings = self._kernel.read()
+        ours, faults = self._measured(parts)
+        loaded = [part for part in parts if part.lane.state not in ("unloaded", "stopped")]
+        wanted = [part for part in parts if part.lane.state == "unloaded" and self._asked(part)]
+        if not loaded and not wanted:
+            return
+        before = self._state or self._start(loaded)
+        if not self.budget.profile.enabled:
+            self._state = before
+            self._look(readings, ours, faults, loaded, before)
+            return
+        plan, state = self._decide(readings, ours, faults, [*loaded, *wanted], before)
+        if wanted and not plan.fits:
+            for part in wanted:
+                self._turn_away(part)
+            if not loaded:
+                return
+            wanted = []
+            plan, state = self._decide(readings, ours, faults, loaded, before)
+        self._tell(plan, before)
+        self._state, self._seen = state, _Seen(readings, plan, ours)
+        if not await self._apply(plan, readings, loaded, wanted):
+            # The sizes before it hold: no other try before the usual calm.
+            self._state = replace(
+                state, level=max(state.level, before.level), changed_s=self._now_s(),
+                calm_since_s=None,
+            )  # fmt: skip
+
+    def sized(self, name: str, load: Load) -> Load:
+        """Return what a model is to be loaded with in place of `load`, as memory is now."""
+        plan = self._seen.plan if self._seen and self._seen.plan.level else None
+        setting = plan.settings.get(name) if plan else None
+        return load if setting is None else _sized(load, setting, load.threads)
+
+    def state(self) -> MemoryState:
+        """Return what is known of memory, and what is done about it."""
+        seen = self._seen
+        if seen is None:
+            return MemoryState()
+        plan = seen.plan
+        return MemoryState(
+            limit_bytes=seen.readings.limit,
+            used_bytes=seen.readings.used,
+            ours_bytes=seen.ours,
+            allowed_bytes=plan.allowed,
+            needed_bytes=plan.needed,
+            cores=seen.readings.cores,
+            level=plan.level,
+            rungs=plan.rungs,
+            reason=plan.reason,
+        )
+
+    # Reading.
+
+    def _governed(self) -> list[Part]:
+        return [
+            part
+            for part in self._parts()
+            if part.lane.name in self.budget.demands and part.lane.state != "failed"
+        ]
+
+    def _measured(self, parts: Sequence[Part]) -> tuple[int, int]:
+        """Return the bytes that front and workers hold, without file pages, and major faults."""
+        own = self._kernel.process("self")
+        ours, faults = own.anonymous if own else 0, 0  # what is shared, the workers share
+        for part in parts:
+            name, load, pid = part.lane.name, part.keeper.load, part.keeper.pid
+            process = None if pid is None else self._kernel.process(pid)
+            if process is None or pid is None or isinstance(load, RayhostError):
+                continue
+            ours += process.anonymous + process.shared
+            faults += process.major_faults
+            demand = self.budget.demands[name]
+            predicted = costs(demand.wish.shape, setting_of(load), self.budget.box.repacks)
+            if part.lane.state == "ready":
+                self._peaks.saw(name, pid, load, Peak(predicted, process.peak), demand.remember)
+        return ours, faults
+
+    def _asked(self, part: Part) -> bool:
+        """Tell whether somebody waits for an unloaded model; one turned away may ask again."""
+        name = part.lane.name
+        if name in self._refused:
+            self._refused.remove(name)
+            part.lane.turn_away(None)
+            return False
+        return part.lane.idle_ns == 0
+
+    def _decide(
+        self, readings: Readings, ours: int, faults: int, parts: Sequence[Part], before: State
+    ) -> tuple[Plan, State]:
+        budget = self.budget
+        models = tuple(
+            Model(budget.demands[part.lane.name].wish, part.lane.idle_ns / 1e9) for part in parts
+        )
+        moment = Moment(self._now_s(), readings, ours, faults, models, self._cache_bytes)
+        return decide(moment, budget.profile, budget.box, before)
+
+    def _start(self, parts: Sequence[Part]) -> State:
+        """Return the state of a host that was loaded with less than it wants, or with all of it."""
+        budget = self.budget
+        models, taken = [], budget.box.front
+        for part in parts:
+            wish = budget.demands[part.lane.name].wish
+            models.append(Model(wish))
+            if isinstance(part.keeper.load, Load):
+                taken += self._needed(part.lane.name, setting_of(part.keeper.load))
+        return starting(models, budget.profile, budget.box, taken)
+
+    def _needed(self, name: str, setting: Setting) -> int:
+        wish = self.budget.demands[name].wish
+        return costs(wish.shape, setting, self.budget.box.repacks, wish.surplus).needed
+
+    # Doing.
+
+    def _look(
+        self, readings: Readings, ours: int, faults: int, parts: Sequence[Part], before: State
+    ) -> None:
+        """Where nothing is to be changed, still tell what there is."""
+        plan, _ = self._decide(readings, ours, faults, parts, before)
+        self._seen = _Seen(readings, plan, ours)
+
+    async def _apply(
+        self, plan: Plan, readings: Readings, loaded: Sequence[Part], wanted: Sequence[Part]
+    ) -> bool:
+        """Make a plan true; return False where sizes could not be had."""
+        shed = None if plan.shed is None else Priority[plan.shed.upper()]
+        self._relieve(Relief(plan.rungs, plan.max_tokens, shed))
+        self._results.limit(plan.result_cache_bytes)
+        for part in loaded:
+            if part.lane.name == plan.unload:
+                await part.keeper.unload()
+        resizing = [
+            self._resize(part, plan, readings)
+            for part in loaded
+            if part.lane.name in plan.settings and part.lane.state in ("ready", "restarting")
+        ]
+        done = await asyncio.gather(*resizing)
+        for part in wanted:
+            setting = plan.settings.get(part.lane.name)
+            if setting is not None:
+                part.keeper.wake(self._change(part, setting, readings))
+        return all(done)
+
+    async def _resize(self, part: Part, plan: Plan, readings: Readings) -> bool:
+        name, load = part.lane.name, part.keeper.load
+        setting = plan.settings[name]
+        if isinstance(load, Load) and not plan.fits:
+            # The ladder's end does not fit, and may still be more than a small box was given.
+            now = setting_of(load)
+            if self._needed(name, setting) > self._needed(name, now):
+                setting = now
+        try:
+            await part.keeper.resize(self._change(part, setting, readings))
+        except RayhostError as error:
+            _log.warning("not resized", model=name, reason=str(error))
+            return False
+        return True
+
+    def _change(self, part: Part, setting: Setting, readings: Readings) -> Callable[[Load], Load]:
+        most = self.budget.demands[part.lane.name].threads
+
+        def change(load: Load) -> Load:
+            threads = load.threads if most is None else max(1, min(most, int(readings.cores)))
+            return _sized(load, setting, threads)
+
+        return change
+
+    def _turn_away(self, part: Part) -> None:
+        """Refuse who asks for a model that does not fit now, until the next tick."""
+        name = part.lane.name
+        _log.warning("no room to load", model=name)
+        self._refused.add(name)
+        part.lane.turn_away(
+            Overloaded(
+                f"model {name!r} was unloaded, and there is no memory to load it now",
+                code="no_memory",
+                retry_after=RETRY_S,
+            )
+        )
+
+    def _tell(self, plan: Plan, before: State) -> None:
+        last = self._seen.plan if self._seen else None
+        if plan.level == (before.level if last is None else last.level):
+            return
+        worse = plan.level > before.level
+        (_log.warning if worse else _log.info)(
+            "degraded" if plan.rungs else "all as wanted again",
+            level=plan.level,
+            rungs=plan.rungs,
+            reason=plan.reason,
+            needed_mib=plan.needed // MIB,
+            allowed_mib=plan.allowed // MIB,
+        )
+
+    def _pause_s(self) -> float:
+        seen = self._seen
+        if seen is None:
+            return TICK_S
+        tight = seen.readings.room < TIGHT * seen.readings.limit
+        return SOON_S if tight or self._refused else TICK_S
+
+
+def setting_of(load: Load) -> Setting:
+    """Return the sizes of what is loaded."""
+    names = {one.name for one in fields(Setting)} & set(load.__struct_fields__)
+    return Setting(**{name: getattr(load, name) for name in names})
+
+
+def _sized(load: Load, setting: Setting, threads: int) -> Load:
+    sizes = {
+        one.name: getattr(setting, one.name)
+        for one in fields(setting)
+        if one.name in load.__struct_fields__
+    }
+    return msgspec.structs.replace(load, threads=threads, **sizes)

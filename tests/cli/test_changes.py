@@ -1,0 +1,94 @@
+"""What a reload would change, told from two states of a profile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from rayhost.cli.access import Access
+from rayhost.cli.changes import Planned, Reloaded, Setup, compare
+from rayhost.errors import RayhostError
+from rayhost.front.keys import KeyRing
+from rayhost.front.request import Priority
+from rayhost.governor.fit import Box
+from rayhost.profile import Hooks, Limits, Listen, ModelProfile, Profile
+from rayhost.supervisor.governing import Budget
+from tests.supervisor.kept import load_of
+
+NOTHING = Reloaded((), (), (), (), ())
+Make = Callable[..., Setup]
+
+
+def planned(name: str, context: int = 512, **fields: Any) -> Planned:
+    load = structs.replace(load_of(Path(name)), name=name, context=context)
+    return ModelProfile(name, context=context, **fields), load
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Make:
+    entry = Access(KeyRing(tmp_path / "keys.json"), (), Priority.HIGH, "")
+
+    def make(*models: Planned, **sections: Any) -> Setup:
+        profile = Profile(tuple(model for model, _ in models), **sections)
+        return Setup(profile, entry, models, Budget(Box(0, {})))
+
+    return make
+
+
+def test_the_same_profile_changes_nothing(setup: Make) -> None:
+    changed = compare(setup(planned("a")), setup(planned("a")), ())
+    assert changed == NOTHING
+    assert list(changed.told()) == []
+
+
+def test_models_come_go_and_change(setup: Make) -> None:
+    before = setup(planned("stays"), planned("grows"), planned("goes"))
+    after = setup(planned("comes"), planned("grows", 1024), planned("stays"))
+    changed = compare(before, after, ())
+    assert changed == structs.replace(
+        NOTHING, added=("comes",), removed=("goes",), replaced=("grows",)
+    )
+    assert list(changed.told()) == ["added: comes", "removed: goes", "replaced: grows"]
+
+
+def test_a_model_that_failed_is_loaded_again(setup: Make) -> None:
+    assert compare(setup(planned("a")), setup(planned("a")), ["a"]).replaced == ("a",)
+
+
+def test_a_model_whose_file_is_gone_now_is_to_be_replaced(setup: Make) -> None:
+    gone = (ModelProfile("a", context=512), RayhostError("no such file"))
+    assert compare(setup(planned("a")), setup(gone), ()).replaced == ("a",)
+
+
+def test_what_only_the_front_knows_of_a_model_leaves_its_worker_alone(setup: Make) -> None:
+    after = setup(planned("a", aliases=("b",), share="all"))
+    changed = compare(setup(planned("a")), after, ())
+    assert changed == structs.replace(NOTHING, settings=("models.a.aliases", "models.a.share"))
+
+
+def test_limits_keys_hooks_and_who_may_enter_are_read_again(setup: Make) -> None:
+    after = setup(
+        planned("a"),
+        limits=Limits(queue=7, drain_s=1),
+        keys="other.json",
+        hooks=Hooks(on_ready=("true",)),
+        listen=Listen(open=True, origins=("*",)),
+        schema_="schema.json",
+    )
+    changed = compare(setup(planned("a")), after, ())
+    assert set(changed.settings) == {
+        "limits.queue", "limits.drain_s", "keys", "hooks.on_ready", "listen.open",
+        "listen.origins",
+    }  # fmt: skip
+    assert changed.need_restart == ()
+
+
+def test_what_takes_a_restart_is_named(setup: Make) -> None:
+    after = setup(planned("a"), listen=Listen(host="::1", port=1), traces=True)
+    changed = compare(setup(planned("a")), after, ())
+    assert changed.need_restart == ("listen.host", "listen.port", "traces")
+    assert list(changed.told()) == [
+        "in force only after a restart: listen.host, listen.port, traces"
+    ]

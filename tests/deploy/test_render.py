@@ -1,0 +1,179 @@
+"""The files of a deployment: made from a profile and a machine, and right for their tools."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rayhost import profile as profiles
+from rayhost.deploy.files import GROUPS, render
+from rayhost.deploy.machine import Machine, this_machine
+from rayhost.deploy.settings import memory_limits, settings
+from rayhost.errors import RayhostError
+from tests.support.host import command
+
+GIB = 1 << 30
+MIB = 1 << 20
+SMALL = Machine(GIB)
+
+
+def unit(text: str) -> dict[str, list[str]]:
+    """The directives of a unit, in all its sections."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_units_say_what_profile_and_machine_say() -> None:
+    profile = {"listen": {"host": "0.0.0.0", "port": 9000}, "limits": {"drain_s": 45}}
+    files = render(settings(profile, SMALL, "1-2"), "systemd")
+    assert set(files) == {f"systemd/rayhost.{kind}" for kind in ("service", "slice", "socket")}
+    assert unit(files["systemd/rayhost.socket"])["ListenStream"] == ["0.0.0.0:9000"]
+    slice_ = unit(files["systemd/rayhost.slice"])
+    assert (slice_["MemoryHigh"], slice_["MemoryMax"]) == (["832M"], ["896M"])
+    assert slice_["AllowedCPUs"] == ["1-2"]
+    service = unit(files["systemd/rayhost.service"])
+    assert service["TimeoutStopSec"] == ["65"]
+    assert service["CPUAffinity"] == ["1-2"]
+    assert service["SystemCallFilter"] == ["@system-service", "~@privileged"]
+
+
+def test_without_cpus_nothing_is_pinned() -> None:
+    text = "".join(render(settings({}, SMALL), "systemd").values())
+    assert "AllowedCPUs" not in text
+    assert "CPUAffinity" not in text
+
+
+def test_every_name_in_every_template_is_filled() -> None:
+    files = render(settings({}, SMALL, "0"))
+    assert {name.partition("/")[0] for name in files} == set(GROUPS)
+    for name, text in files.items():
+        assert "@{" not in text, name
+        assert text.endswith("\n"), name
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "address"),
+    [
+        ("127.0.0.1", 80, "127.0.0.1:80"),
+        ("localhost", 80, "127.0.0.1:80"),
+        ("::", 8080, "[::]:8080"),
+    ],
+)
+def test_addresses_are_systemds(host: str, port: int, address: str) -> None:
+    assert settings({"listen": {"host": host, "port": port}}, SMALL).address == address
+
+
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [({"host": "example.org"}, "'example.org' is none"), ({"port": 0}, "fixed port, and 0")],
+)
+def test_what_systemd_cannot_listen_at_is_told(listen: dict[str, object], why: str) -> None:
+    with pytest.raises(RayhostError, match=why):
+        settings({"listen": listen}, SMALL)
+
+
+@pytest.mark.parametrize("cpus", ["a", "1-", "0,,1", "0 1", "1\nExecStart=/bin/sh"])
+def test_bad_cpus_are_told(cpus: str) -> None:
+    with pytest.raises(RayhostError, match="are no CPUs"):
+        settings({}, SMALL, cpus)
+
+
+@pytest.mark.parametrize("total", [128 * MIB, 512 * MIB, GIB, 4 * GIB, 64 * GIB])
+def test_the_system_keeps_some_memory_and_reclaim_comes_before_killing(total: int) -> None:
+    high, most = memory_limits(total)
+    assert total // 2 <= high <= most < total
+    assert total - most <= max(total // 2, 128 * MIB)
+
+
+def proc(folder: Path, total_kb: int) -> Path:
+    folder.mkdir()
+    (folder / "meminfo").write_text(f"MemFree: 1 kB\nMemTotal:  {total_kb} kB\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "memory"),
+    [
+        ("memory.max", "536870912", 512 * MIB),
+        ("memory.max", "max", GIB),
+        ("memory/memory.limit_in_bytes", "536870912", 512 * MIB),
+        ("memory/memory.limit_in_bytes", "9223372036854771712", GIB),
+        ("other", "1", GIB),
+    ],
+)
+def test_a_cgroup_is_believed_before_meminfo(
+    tmp_path: Path, name: str, limit: str, memory: int
+) -> None:
+    path = tmp_path / "cgroup" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{limit}\n")
+    found = this_machine(proc(tmp_path / "proc", GIB >> 10), tmp_path / "cgroup")
+    assert found == Machine(memory)
+
+
+def test_examples_and_compose_are_yaml() -> None:
+    yaml = importlib.import_module("yaml")
+    files = render(settings({"listen": {"port": 9000}}, SMALL))
+    compose = yaml.safe_load(files["container/compose.yaml"])
+    service = compose["services"]["rayhost"]
+    assert service["ports"] == ["127.0.0.1:9000:9000"]
+    assert (service["mem_limit"], service["stop_grace_period"]) == ("896M", "50s")
+    cloud = yaml.safe_load(files["examples/cloud-init.yaml"])
+    (play,) = yaml.safe_load(files["examples/ansible.yaml"])
+    assert play["hosts"] == "all"
+    for text in (cloud["write_files"][0]["content"], files["container/profile.json"]):
+        profiles.parse(text.encode(), "example")
+
+
+def test_the_image_copies_what_its_build_reads_and_runs_without_root() -> None:
+    lines = render(settings({}, SMALL))["container/Dockerfile"].splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    root = Path(__file__).parents[2]
+    for name in copied - {"--from=build", "/opt/rayhost"}:
+        assert (root / name).exists(), name
+    stage = lines[max(n for n, line in enumerate(lines) if line.startswith("FROM ")) :]
+    assert stage.index("USER rayhost") < stage.index('ENTRYPOINT ["rayhost"]')
+
+
+def test_the_verb_and_the_bare_interpreter_write_the_same(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"models": [{"name": "tiny"}], "listen": {"port": 9000}}))
+    by_verb, bare = tmp_path / "verb", tmp_path / "bare"
+    asked = ("--profile", profile, "--cpus", "0")
+    told = subprocess.run(
+        command("deploy", "render", "--out", by_verb, *asked),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    # -S: without what is installed, as install.sh runs it from the wheel.
+    subprocess.run(
+        [sys.executable, "-S", "-m", "rayhost.deploy", "--out", bare, *asked],
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert sorted(map(Path, told)) == sorted(one for one in by_verb.rglob("*") if one.is_file())
+    for path in map(Path, told):
+        assert path.read_bytes() == (bare / path.relative_to(by_verb)).read_bytes()
+
+
+def test_a_profile_that_is_not_valid_is_told_and_nothing_is_written(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text('{"models": []}')
+    result = subprocess.run(
+        command("deploy", "render", "--out", tmp_path / "out", "--profile", profile),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "models" in result.stderr
+    assert not (tmp_path / "out").exists()

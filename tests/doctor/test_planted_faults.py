@@ -1,0 +1,208 @@
+"""The doctor on a machine with faults: each is found, alone and among the others."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rayhost.cli.examination import Examination, Subject
+from rayhost.doctor.build import Build
+from rayhost.doctor.finding import exit_status
+from rayhost.front.state import MemoryState
+from tests.cli import states
+from tests.doctor.machine import GENERIC, NGINX, PROFILE, Machine, answering
+from tests.support.host import command
+
+Fault = Callable[[Machine], object]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(tmp_path / "m", tiny_model)
+    monkeypatch.setenv("RAYHOST_HOME", str(made.home))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    return made
+
+
+def open_socket(machine: Machine) -> None:
+    machine.socket.parent.mkdir(parents=True)
+    machine.socket.touch(0o666)
+    machine.socket.chmod(0o666)
+
+
+def from_the_future(machine: Machine) -> None:
+    os.utime(machine.profile, (time.time() + 7200,) * 2)
+
+
+def serving_another(machine: Machine) -> None:
+    machine.state = states.host(states.model("old"), version=machine.state.version)
+
+
+def failed_model(machine: Machine) -> None:
+    failed = states.model("tiny", state="failed", reason="no memory")
+    machine.state = states.host(failed, version=machine.state.version)
+
+
+def short_of_memory(machine: Machine) -> None:
+    memory = MemoryState(rungs=("caches",), reason="the sum does not fit")
+    machine.state = states.host(states.model("tiny"), version=machine.state.version, memory=memory)
+
+
+def other_version(machine: Machine) -> None:
+    machine.state = states.host(states.model("tiny"), version="0.0.1")
+
+
+def generic_build(machine: Machine) -> None:
+    machine.build = Build(GENERIC)
+
+
+def foreign_build(machine: Machine) -> None:
+    machine.build = Build("", -signal.SIGILL)
+
+
+def changed_unit(machine: Machine) -> None:
+    path = machine.root / "etc/systemd/system/rayhost.service"
+    path.write_text(path.read_text().replace("TimeoutStopSec=50", "TimeoutStopSec=5"))
+
+
+def snapshots_for_a_larger_disk(machine: Machine) -> None:
+    model = {**PROFILE["models"][0], "snapshots": {"disk_mb": 1 << 20}}
+    machine.write_profile({**PROFILE, "models": [model]})
+
+
+FAULTS: dict[str, tuple[Fault, str, str]] = {
+    "generic build": (generic_build, "error: build", "compiled without AVX2, FMA, F16C, AVX-512"),
+    "build for another CPU": (foreign_build, "error: build", "dies of an illegal instruction"),
+    "control group": (
+        lambda one: one.write("sys/fs/cgroup/memory.max", f"{100 << 20}\n"),
+        "error: memory", "does not fit into 100 MiB",
+    ),
+    "slice": (
+        lambda one: one.write("sys/fs/cgroup/rayhost.slice/memory.max", f"{64 << 20}\n"),
+        "error: memory", "rayhost.slice allows 64",
+    ),
+    "swap": (
+        lambda one: one.write("proc/meminfo", "MemTotal: 4194304 kB\nSwapTotal: 9 kB\n"),
+        "warning: swap", "vm.swappiness is 60",
+    ),
+    "huge pages": (
+        lambda one: one.write("sys/kernel/mm/transparent_hugepage/defrag", "[always] never\n"),
+        "warning: huge pages", "compacting memory",
+    ),
+    "open files": (lambda one: one.limit_files(256), "error: open files", "at most 256 files"),
+    "clock": (from_the_future, "warning: clock", "in the future"),
+    "port": (lambda one: one.held_by("nginx"), "error: port", "held by nginx (pid 7)"),
+    "keys": (
+        lambda one: (one.root / "etc/rayhost/keys.json").chmod(0o644),
+        "error: permissions", "keys.json (keys) has mode 0644",
+    ),
+    "profile": (lambda one: one.profile.chmod(0o666), "error: permissions", "(profile) has mode"),
+    "admin socket": (open_socket, "error: permissions", "(admin socket) has mode 0666"),
+    "drift of models": (serving_another, "warning: drift", "tiny is not served, old is served"),
+    "drift of the version": (other_version, "warning: drift", "version 0.0.1 runs"),
+    "failed model": (failed_model, "error: model", "model tiny is failed: no memory"),
+    "degraded host": (short_of_memory, "warning: memory", "given up for memory: caches"),
+    "disk": (snapshots_for_a_larger_disk, "warning: disk", "snapshots up to"),
+    "unit": (changed_unit, "warning: units", "rayhost.service"),
+    "proxy that buffers": (
+        lambda one: one.write(
+            "etc/nginx/conf.d/rayhost.conf",
+            NGINX.replace("proxy_buffering off", "proxy_ignore_headers X-Accel-Buffering"),
+        ),
+        "error: proxy", "no `proxy_buffering off`",
+    ),
+    "open metrics": (
+        lambda one: one.write("etc/caddy/Caddyfile", "a.org {\n reverse_proxy 127.0.0.1:8080\n}\n"),
+        "warning: proxy", "leads to /metrics",
+    ),
+    "model file": (lambda one: one.model.write_bytes(b"GGUF"), "error: model", "has changed"),
+    "model bytes": (lambda one: one.rot(), "error: model", "has sha256"),
+}  # fmt: skip
+
+
+def heads(machine: Machine) -> list[tuple[str, str]]:
+    return [(f"{one.severity}: {one.check}", one.what) for one in machine.examined(deep=True)]
+
+
+def test_a_sound_machine_has_nothing(machine: Machine) -> None:
+    assert machine.examined(deep=True) == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(machine: Machine, name: str) -> None:
+    plant, head, words = FAULTS[name]
+    plant(machine)
+    found = heads(machine)
+    assert [one for one in found if one[0] == head and words in one[1]], found
+    for one in machine.examined(deep=True):
+        assert one.why
+        assert one.fix
+
+
+def test_ten_faults_at_once_are_ten_findings(machine: Machine) -> None:
+    ten = (
+        "generic build", "slice", "swap", "huge pages", "open files", "keys", "drift of models",
+        "unit", "proxy that buffers", "model bytes",
+    )  # fmt: skip
+    for name in ten:
+        FAULTS[name][0](machine)
+    found = heads(machine)
+    for name in ten:
+        _, head, words = FAULTS[name]
+        assert [one for one in found if one[0] == head and words in one[1]], name
+    assert len(found) == len(ten)
+
+
+def test_only_a_deep_look_reads_the_models(machine: Machine) -> None:
+    machine.rot()
+    assert machine.examined() == []
+    assert exit_status(machine.examined(deep=True)) == 2
+
+
+def test_an_installed_service_that_does_not_run_is_an_error(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayhost.admin_socket.SERVICE_FOLDER", machine.root / "run/rayhost")
+    subject = Subject(machine.profile, None, False, machine.root, lambda: machine.build)
+    (found,) = (one for one in Examination(subject).findings() if one.severity == "error")
+    assert (found.check, "no host answers" in found.what) == ("service", True)
+
+
+def test_a_socket_at_which_nobody_answers_is_told(machine: Machine) -> None:
+    (found,) = (one for one in json.loads(told(machine).stdout) if one["check"] == "running host")
+    assert str(machine.socket) in found["what"]
+
+
+def test_what_cannot_be_read_is_told_and_hides_nothing(machine: Machine) -> None:
+    (machine.root / "proc/cpuinfo").unlink()
+    machine.limit_files(1)
+    checks = {one.check: one.severity for one in machine.examined()}
+    assert checks == {"build": "warning", "open files": "error"}
+
+
+def told(machine: Machine) -> "subprocess.CompletedProcess[str]":
+    given = ("--root", str(machine.root), "--socket", str(machine.socket))
+    return subprocess.run(
+        command("doctor", *given, "--json"), check=False, capture_output=True, text=True
+    )
+
+
+def test_the_exit_status_and_the_json_say_the_same(machine: Machine) -> None:
+    # The real CPU and build, so that nothing but what is planted differs from machine to machine.
+    machine.write("proc/cpuinfo", "model name : Plain\nflags : fpu\n")
+    machine.limit_files(1)
+    with answering(machine):
+        errors = told(machine)
+        machine.limit_files(131072)
+        from_the_future(machine)
+        warnings = told(machine)
+    assert (errors.returncode, warnings.returncode) == (2, 1), errors.stderr + warnings.stderr
+    (error,) = (one for one in json.loads(errors.stdout) if one["severity"] == "error")
+    assert set(error) == {"check", "severity", "what", "why", "fix"}
+    assert error["check"] == "open files"
+    assert "error" not in {one["severity"] for one in json.loads(warnings.stdout)}

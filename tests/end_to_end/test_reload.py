@@ -1,0 +1,169 @@
+"""A changed profile on a running host: nobody's request is lost, and a bad one changes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rayhost.front import keys
+from tests.end_to_end.ask import complete, streaming
+from tests.end_to_end.conftest import LONG
+from tests.end_to_end.test_admin import post, state
+from tests.support.host import Host, command, environment, gone, started, tiny, write_profile
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.heavy
+
+EVENTS = {"reloaded", "reload refused"}
+
+
+def reload(host: Host, store: Path) -> subprocess.CompletedProcess[str]:
+    """Run the verb."""
+    return subprocess.run(
+        command("reload", "--socket", host.admin_socket),
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment(store),
+        timeout=60,
+    )
+
+
+def models_of(host: Host) -> list[str]:
+    return [card["id"] for card in httpx.get(f"{host.url}/v1/models").json()["data"]]
+
+
+@pytest.fixture
+def profile(models: Path) -> Path:
+    return write_profile(models / "reload.json", [tiny(context=LONG)], drain_s=30)
+
+
+def test_models_come_and_go_while_a_stream_of_one_ends(
+    profile: Path, models: Path, store: Path
+) -> None:
+    with started(profile, store) as host, streaming(host, max_tokens=1500) as stream:
+        stream.first_text()
+        (old,) = host.workers()
+        write_profile(profile, [tiny("second")], drain_s=30)
+        verb = subprocess.Popen(
+            command("reload", "--socket", host.admin_socket),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(store),
+        )
+        with verb:
+            eventually(lambda: models_of(host) == ["second"], "the second to be served")
+            assert complete(host, model="second").status_code == 200
+            assert complete(host, model="tiny").status_code == 404
+            assert stream.rest()[1] == "length"
+            told, _ = verb.communicate(timeout=60)
+        assert (verb.returncode, told) == (0, "added: second\nremoved: tiny\n")
+        assert gone([old])
+        assert len(host.workers()) == 1
+
+
+def test_a_changed_model_is_warm_before_it_takes_over(profile: Path, store: Path) -> None:
+    with started(profile, store) as host, streaming(host, max_tokens=1500) as stream:
+        stream.first_text()
+        old = host.worker()
+        write_profile(
+            profile, [tiny(context=256, aliases=["other"], inter_token_ms=99)], drain_s=30
+        )
+        host.process.send_signal(signal.SIGHUP)
+        eventually(lambda: state(host).models[0].kv_cells == 4 * 256, "the new worker")
+        assert not gone([old]), "it has a stream to end"
+        assert complete(host, model="other").status_code == 200
+        assert stream.rest()[1] == "length"
+        eventually(lambda: gone([old]), "the old worker's end")
+        eventually(lambda: "reloaded" in events(host), "the line in the log")
+
+
+def test_a_bad_profile_changes_nothing_and_is_told(profile: Path, store: Path) -> None:
+    with started(profile, store) as host:
+        workers = host.workers()
+        for models, why in (
+            ([tiny(context=1)], "models[0].context"),
+            ([tiny(), tiny("none", "none.gguf")], "none.gguf"),
+            ([tiny(context=256), tiny("text", "text.gguf")], "model 'text'"),
+        ):
+            (profile.parent / "text.gguf").write_text("this is no model")
+            write_profile(profile, models)
+            result = reload(host, store)
+            assert (result.returncode, result.stdout) == (1, "")
+            assert why in result.stderr
+            assert host.workers() == workers
+            assert models_of(host) == ["tiny"]
+            assert complete(host).status_code == 200
+        assert events(host) == ["reload refused"] * 3
+
+
+def test_limits_and_keys_are_read_again(profile: Path, store: Path) -> None:
+    def write(**sections: Any) -> None:
+        profile.write_text(json.dumps({"models": [tiny(context=LONG)], **sections}))
+
+    write()
+    with started(profile, store) as host, httpx.Client(base_url=host.url) as kept_alive:
+        assert kept_alive.get("/v1/models").status_code == 200
+        (key, secret) = keys.create("somebody")
+        keys.write(profile.parent / "reload-keys.json", (key,))
+        write(keys="reload-keys.json", limits={"body_bytes": 1024}, traces=True)
+        result = reload(host, store)
+        assert result.stdout.splitlines() == [
+            "settings: limits.body_bytes, keys",
+            "in force only after a restart: traces",
+        ]
+        assert kept_alive.get("/v1/models").status_code == 401
+        entitled = {"Authorization": f"Bearer {secret}"}
+        assert kept_alive.get("/v1/models", headers=entitled).status_code == 200
+        large = httpx.post(
+            f"{host.url}/v1/completions", headers=entitled, content=b"x" * 2000, timeout=60
+        )
+        assert large.status_code == 413
+
+
+def test_a_reload_without_a_change_says_so(profile: Path, store: Path) -> None:
+    with started(profile, store) as host:
+        workers = host.workers()
+        assert reload(host, store).stdout == "nothing has changed\n"
+        assert host.workers() == workers
+
+
+def test_a_host_ends_in_the_middle_of_a_reload(profile: Path, store: Path) -> None:
+    with started(profile, store) as host:
+        with streaming(host, max_tokens=LONG - 100) as stream:
+            stream.first_text()
+            with host.frozen():  # so the removed model has a request for as long as this takes
+                write_profile(profile, [tiny("second")], drain_s=30)
+                host.process.send_signal(signal.SIGHUP)
+                eventually(lambda: models_of(host) == ["second"], "the second to be served")
+                workers = host.workers()
+                assert len(workers) == 2
+                write_profile(profile, [tiny("second")], drain_s=0)
+                host.terminate()
+            os.kill(host.process.pid, 0)
+            stream.rest()
+        assert host.exit_status() == 0
+        assert gone(workers)
+
+
+def test_who_shares_answers_is_read_again(profile: Path, store: Path) -> None:
+    with started(write_profile(profile, [tiny(share="all")]), store) as host:
+        assert post(host, "/admin/reload") == (
+            200,
+            {"added": [], "removed": [], "replaced": [], "settings": [], "need_restart": []},
+        )
+        for _ in range(2):
+            answer = complete(host)
+        assert answer.headers["x-rayhost-cache"] == "hit"
+        write_profile(profile, [tiny(share="none")])
+        assert post(host, "/admin/reload")[1]["settings"] == ["models.tiny.share"]
+        assert complete(host).headers["x-rayhost-cache"] == "bypass"
+
+
+def events(host: Host) -> list[str]:
+    return [line["event"] for line in host.log() if line["event"] in EVENTS]

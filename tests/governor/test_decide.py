@@ -1,0 +1,261 @@
+"""Decisions: down at once and never above the limit, up slowly, and back to the top."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rayhost.governor.cgroups import Throttle
+from rayhost.governor.costs import MIB, costs
+from rayhost.governor.decide import (
+    FAULTS_S,
+    GROW_LEVELS,
+    Model,
+    Moment,
+    Plan,
+    State,
+    decide,
+    starting,
+)
+from rayhost.governor.fit import Box, Wish, lowered
+from rayhost.governor.kernels import repacked
+from rayhost.governor.ladder import levels
+from rayhost.governor.readings import Pressure, Readings
+from rayhost.models.catalog_shapes import BY_NAME
+from rayhost.profile import LADDER, Governor
+
+BOX = Box(0, repacked(["AVX2"]))
+PROFILE = Governor()
+LIMIT = 1024
+SMOLLM = Model(Wish("smollm2-135m", BY_NAME["smollm2-135m"], snapshot_bytes=128 * MIB))
+GEMMA = Model(Wish("gemma3-270m", BY_NAME["gemma3-270m"], snapshot_bytes=128 * MIB))
+LAST = len(levels(LADDER)) - 1
+
+
+def moment(
+    now_s: float = 100.0,
+    others_mib: int = 0,
+    *models: Model,
+    full: float = 0.0,
+    faults: int = 0,
+    limit_mib: int = LIMIT,
+    ours_mib: int = 400,
+) -> Moment:
+    """Make a moment at which somebody else holds `others_mib` of the limit."""
+    limit = limit_mib * MIB
+    used = min(limit, (ours_mib + others_mib) * MIB)
+    readings = Readings(
+        limit=limit,
+        used=used,
+        cached=0,
+        available=limit,
+        cgroup=True,
+        memory=Pressure(full, full),
+        cpu=None,
+        cores=1.0,
+        stolen_ticks=0,
+        throttle=Throttle(0, 0),
+    )
+    ours = used - min(used, others_mib * MIB)
+    return Moment(now_s, readings, ours, faults, models or (SMOLLM,), 16 * MIB)
+
+
+def at(level: int, **known: Any) -> State:
+    """Return a state that has been at a level for long, in calm."""
+    return replace(State(level=level, changed_s=0.0, calm_since_s=0.0), **known)
+
+
+START = State()
+
+
+def after(given: Moment, before: State = START, profile: Governor = PROFILE) -> Plan:
+    return decide(given, profile, BOX, before)[0]
+
+
+def test_with_room_everything_is_as_the_profile_wants() -> None:
+    plan = after(moment())
+    assert (plan.level, plan.rungs, plan.unload, plan.shed) == (0, (), None, None)
+    assert plan.settings["smollm2-135m"].concurrency == 8
+    assert plan.result_cache_bytes == 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("others_mib", "rungs", "concurrency", "kv_type"),
+    [
+        (200, ("caches",), 8, "f16"),
+        (250, ("caches", "sequences"), 6, "f16"),
+        (560, ("caches", "sequences", "batch"), 2, "f16"),
+        (640, ("caches", "sequences", "batch", "max_tokens", "precision"), 2, "q8_0"),
+    ],
+)
+def test_what_another_takes_is_given_up_at_once_and_in_order(
+    others_mib: int, rungs: tuple[str, ...], concurrency: int, kv_type: str
+) -> None:
+    plan = after(moment(100.0, others_mib))
+    assert (plan.rungs, plan.reason) == (rungs, "memory")
+    assert plan.settings["smollm2-135m"].concurrency == concurrency
+    assert plan.settings["smollm2-135m"].kv_type == kv_type
+    assert plan.fits
+
+
+def test_where_nothing_fits_the_ladder_ends_with_refusing() -> None:
+    plan = after(moment(100.0, 900))
+    assert (plan.level, plan.shed) == (LAST, "normal")
+    assert plan.max_tokens == 256
+    assert not plan.fits
+
+
+def test_stalls_take_one_step_although_the_sum_fits() -> None:
+    plan = after(moment(100.0, full=0.2), at(3))
+    assert (plan.level, plan.reason) == (4, "memory stalls 20% of the time")
+
+
+def test_a_second_step_waits_for_the_dwell_time() -> None:
+    assert after(moment(100.0, full=0.2), at(3, changed_s=95.0)).level == 3
+    assert after(moment(100.0, full=0.2), at(3, changed_s=90.0)).level == 4
+
+
+def test_weights_that_come_back_from_disk_are_a_sign_of_strain() -> None:
+    before = at(2, faults=1000, at_s=99.0)
+    many = 1000 + int(FAULTS_S) + 1
+    assert after(moment(100.0, faults=many), before).reason == "101 major faults/s"
+    assert after(moment(100.0, faults=1010), before).level < 2  # calm: it grows
+
+
+def test_a_counter_that_fell_with_its_worker_is_no_strain() -> None:
+    assert after(moment(100.0, faults=5), at(0, faults=1000, at_s=99.0)).level == 0
+
+
+def test_growth_is_a_bounded_step_after_calm() -> None:
+    assert after(moment(100.0), at(8)).level == 8 - GROW_LEVELS
+    assert after(moment(100.0), at(8, calm_since_s=90.0)).level == 8
+    assert after(moment(100.0), at(8, calm_since_s=None)).level == 8
+    assert after(moment(100.0), at(8, changed_s=95.0)).level == 8
+
+
+def test_growth_needs_more_than_it_takes_so_that_it_does_not_swing() -> None:
+    for others in range(0, 700, 5):
+        needed = after(moment(100.0, others)).level
+        plan = after(moment(100.0, others), at(min(LAST, needed + 1)))
+        if plan.level == needed:  # it grew: then a little more pressure does not throw it back
+            assert after(moment(100.0, others + 30), at(needed)).level == needed
+
+
+def test_an_idle_model_goes_before_sequences_do() -> None:
+    idle = replace(GEMMA, idle_s=1000.0)
+    plan = after(moment(100.0, 0, SMOLLM, idle))
+    assert (plan.unload, plan.level) == ("gemma3-270m", 0)
+    assert set(plan.settings) == {"smollm2-135m"}
+    busy = after(moment(100.0, 0, SMOLLM, GEMMA))
+    assert busy.unload is None
+    assert "sequences" in busy.rungs
+
+
+def test_an_idle_model_stays_where_there_is_room() -> None:
+    plan = after(moment(100.0, 0, SMOLLM, replace(GEMMA, idle_s=1000.0), limit_mib=4096))
+    assert (plan.unload, plan.level) == (None, 0)
+
+
+def test_the_last_model_is_never_unloaded() -> None:
+    assert after(moment(100.0, 900, replace(SMOLLM, idle_s=1e6))).unload is None
+
+
+def test_a_governor_that_is_off_keeps_everything() -> None:
+    plan = after(moment(100.0, 900, full=1.0), profile=Governor(enabled=False))
+    assert (plan.level, plan.rungs) == (0, ())
+
+
+def test_a_rung_that_the_profile_leaves_out_is_never_taken() -> None:
+    plan = after(moment(100.0, 900), profile=Governor(ladder=("sequences", "shed")))
+    assert plan.rungs == ("sequences", "shed")
+    assert plan.settings["smollm2-135m"].kv_type == "f16"
+    assert plan.settings["smollm2-135m"].context == 2048
+
+
+def test_what_the_profile_fixes_shrinks_while_running() -> None:
+    fixed = Model(replace(SMOLLM.wish, concurrency=4, context=1024, batch=512, kv_type="f16"))
+    top, low = after(moment(100.0, 0, fixed)), after(moment(100.0, 700, fixed))
+    assert top.settings["smollm2-135m"] == lowered(fixed.wish, levels(())[0].step)
+    assert (top.settings["smollm2-135m"].concurrency, top.settings["smollm2-135m"].context) == (
+        4,
+        1024,
+    )
+    assert low.settings["smollm2-135m"].concurrency < 4
+
+
+def test_each_level_needs_no_more_than_the_one_before() -> None:
+    for ladder in (LADDER, tuple(reversed(LADDER))):
+        needed = [
+            costs(SMOLLM.wish.shape, lowered(SMOLLM.wish, level.step), BOX.repacks).needed
+            for level in levels(ladder)
+        ]
+        assert needed == sorted(needed, reverse=True)
+
+
+pressures = st.tuples(
+    st.integers(0, 1100), st.sampled_from([0.0, 0.01, 0.5]), st.integers(0, 3000), st.booleans()
+)
+
+
+@given(st.lists(pressures, max_size=30))
+def test_no_plan_is_above_the_limit_while_any_level_is_below(
+    story: list[tuple[int, float, int, bool]],
+) -> None:
+    state = State()
+    for tick, (others, full, faults, second) in enumerate(story):
+        models = (SMOLLM, replace(GEMMA, idle_s=float(faults))) if second else (SMOLLM,)
+        now = moment(tick * 1.0, others, *models, full=full, faults=faults)
+        before = state
+        plan, state = decide(now, PROFILE, BOX, before)
+        assert plan.fits or plan.level == LAST
+        assert plan.level >= before.level - GROW_LEVELS
+        assert state.level == plan.level
+
+
+@given(
+    st.integers(0, LAST),
+    st.floats(0, 200),
+    st.none() | st.floats(0, 200),
+    st.integers(0, 1000),
+    st.integers(0, 300),
+)
+def test_more_pressure_never_means_more(
+    level: int, changed_s: float, calm_since_s: float | None, others: int, more: int
+) -> None:
+    before = State(level, changed_s, calm_since_s)
+    low, high = (after(moment(200.0, taken), before) for taken in (others, others + more))
+    assert high.level >= low.level
+    assert after(moment(200.0, others, full=0.5), before).level >= low.level
+
+
+@given(st.lists(pressures, max_size=20))
+def test_it_returns_to_the_top_when_the_pressure_is_over(
+    story: list[tuple[int, float, int, bool]],
+) -> None:
+    state, now_s = State(), 0.0
+    for others, full, faults, _ in story:
+        now_s += 1.0
+        _, state = decide(moment(now_s, others, full=full, faults=faults), PROFILE, BOX, state)
+    calm_for = PROFILE.calm_s + PROFILE.dwell_s * (LAST // GROW_LEVELS + 2)
+    faults = story[-1][2] if story else 0
+    for _ in range(int(calm_for) + 1):
+        now_s += 1.0
+        _, state = decide(moment(now_s, 0, faults=faults), PROFILE, BOX, state)
+    assert state.level == 0
+
+
+def test_a_kill_by_the_kernel_takes_one_step() -> None:
+    killed = moment(100.0)
+    killed = replace(killed, readings=replace(killed.readings, kills=1))
+    plan = after(killed, at(2, kills=0))
+    assert (plan.level, plan.reason) == (3, "the kernel killed for memory")
+    assert after(killed, at(2, kills=1)).level < 3
+
+
+@pytest.mark.parametrize(("taken_mib", "level"), [(2000, 0), (400, 7)])
+def test_a_host_starts_at_the_level_that_takes_no_more_than_was_loaded(
+    taken_mib: int, level: int
+) -> None:
+    assert starting([SMOLLM], PROFILE, BOX, taken_mib * MIB).level == level

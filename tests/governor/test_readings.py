@@ -1,0 +1,131 @@
+"""Readings on recorded files: v2, v1, a container that sees its host; and on this very machine."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rayhost.governor.cgroups import Throttle
+from rayhost.governor.readings import Kernel, Pressure, Readings, count_cpus, parse_pressure
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def read(name: str) -> Readings:
+    return Kernel(RECORDED / name).read()
+
+
+def test_v2_takes_the_tightest_limit_on_the_way_up() -> None:
+    found = read("v2")  # the service has none, the slice above it has 1 GiB
+    assert (found.limit, found.cgroup) == (1 << 30, True)
+    assert found.used == 905_969_664 - 268_435_456  # without what the kernel can drop for nothing
+    assert found.cached == 301_989_888  # weights in use: still there after a restart
+    assert found.room == found.limit - found.used + found.cached
+
+
+def test_v2_quota_and_throttling() -> None:
+    found = read("v2")
+    assert found.cores == 0.5  # of four CPUs
+    assert found.throttle == Throttle(731, 22_110_345_000)
+    assert found.stolen_ticks == 812
+
+
+def test_v2_pressure_is_the_groups_own_and_not_the_machines() -> None:
+    found = read("v2")
+    assert found.memory == Pressure(0.025, 0.0125)
+    assert found.cpu == Pressure(0.61, 0.0)
+
+
+def test_v1_takes_the_group_with_the_least_room() -> None:
+    found = read("v1")
+    assert found.limit == 768 << 20
+    assert found.used == 400_000_000  # of the parent: it holds another 40 MB
+    assert found.cgroup
+
+
+def test_v1_quota_may_be_shared_by_controllers_of_one_mount() -> None:
+    found = read("v1")
+    assert found.cores == 1.5
+    assert found.throttle == Throttle(4, 5_000_000)
+
+
+def test_without_pressure_figures_there_is_none() -> None:
+    assert read("v1").memory is None
+
+
+def test_in_a_container_the_group_decides_and_not_the_hosts_meminfo() -> None:
+    found = read("container")
+    assert (found.limit, found.used, found.cgroup) == (512 << 20, 150_000_000, True)
+    assert found.room == (512 << 20) - 150_000_000
+    assert found.cores == 2
+
+
+def test_a_host_with_less_left_than_the_group_allows_decides() -> None:
+    found = read("container")
+    tight = replace(found, available=1000)
+    assert tight.room == 1000
+
+
+def test_a_limit_beyond_the_machine_is_none(tmp_path: Path) -> None:
+    proc, group = tmp_path / "proc/self", tmp_path / "sys/fs/cgroup"
+    proc.mkdir(parents=True)
+    group.mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 400 kB\n")
+    (proc / "cgroup").write_text("0::/\n")
+    (proc / "mountinfo").write_text("29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    (group / "cgroup.controllers").write_text("memory\n")
+    (group / "memory.max").write_text(f"{1 << 40}\n")
+    (group / "memory.current").write_text("0\n")
+    found = Kernel(tmp_path).read()
+    assert (found.limit, found.used, found.cgroup) == (1_024_000, 614_400, False)
+
+
+def test_a_machine_without_any_of_the_files_is_read_too(tmp_path: Path) -> None:
+    found = Kernel(tmp_path).read()
+    assert (found.limit, found.room, found.memory, found.cgroup) == (0, 0, None, False)
+    assert found.cores >= 1
+
+
+def test_a_process_is_read_whatever_its_name() -> None:
+    found = Kernel(RECORDED / "process").process(77, proportional=True)
+    assert found is not None
+    assert found.resident == 528_100 << 10
+    assert found.proportional == 510_500 << 10
+    assert (found.anonymous, found.shared) == (412_200 << 10, 300 << 10)
+    assert (found.peak, found.major_faults) == (540_236 << 10, 17)
+
+
+def test_a_process_without_the_walk_has_no_proportional_size() -> None:
+    found = Kernel(RECORDED / "process").process(77)
+    assert found is not None
+    assert found.proportional == 0
+
+
+@pytest.mark.parametrize("pid", [78, 79])
+def test_a_zombie_and_a_process_that_is_gone_hold_nothing(pid: int) -> None:
+    assert Kernel(RECORDED / "process").process(pid) is None
+
+
+def test_this_machine_is_plausible() -> None:
+    kernel = Kernel()
+    box, own = kernel.read(), kernel.process("self", proportional=True)
+    assert own is not None
+    assert 0 < own.proportional <= own.resident < box.limit
+    assert 0 < box.room < box.limit
+    assert 0 < box.cores <= 4096
+
+
+@pytest.mark.parametrize(
+    ("listed", "count"), [("0", 1), ("0-3", 4), ("0-2,5", 4), ("1,3,8-9\n", 4), ("", 1)]
+)
+def test_lists_of_cpus_are_counted(listed: str, count: int) -> None:
+    assert count_cpus(listed) == count
+
+
+def test_pressure_that_is_not_there_is_not_zero() -> None:
+    assert parse_pressure("") is None
+    assert parse_pressure("some avg10=1.00 total=5\n") == Pressure(0.01, 0.0)
+
+
+def test_the_kernels_kills_are_counted_in_both_hierarchies() -> None:
+    assert (read("v1").kills, read("v2").kills, read("container").kills) == (2, 3, 0)

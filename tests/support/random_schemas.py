@@ -1,0 +1,102 @@
+"""JSON schemas that nobody wrote: seeded, small enough that a small model comes to their end."""
+
+import random
+import string
+from typing import Any
+
+Schema = dict[str, Any]
+
+PATTERNS = (r"^[A-Z]{3}-\d{2}$", r"^(red|green)+$", r"^\d+(\.\d{1,2})?$", r"^[a-f0-9]{4}$", r"ab+c")
+FORMATS = ("date", "time", "date-time", "uuid", "email", "ipv4", "hostname")
+WORDS = (
+    "name",
+    "size",
+    "kind",
+    "id",
+    "tags",
+    "parent",
+    "value",
+    "unit",
+    "when",
+    "\u00e9tat",
+    "a b",
+)
+
+
+def schema(seed: int) -> Schema:
+    """Return a schema of an object; the same for the same seed."""
+    return _Maker(random.Random(seed)).whole()
+
+
+class _Maker:
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+        self._defs: dict[str, Schema] = {}
+
+    def whole(self) -> Schema:
+        draw = self._draw
+        for name in draw.sample(("leaf", "point"), draw.randint(0, 2)):
+            self._defs[name] = self._object(1) if draw.random() < 0.5 else self._leaf()
+        if draw.random() < 0.3:  # a tree that may end at once
+            branches = {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}
+            self._defs["tree"] = {
+                "type": "object",
+                "properties": {"v": self._leaf(), "sub": branches},
+                "required": ["v"],
+                "additionalProperties": False,
+            }
+        made = self._object(2)
+        return {**made, "$defs": self._defs} if self._defs else made
+
+    def _any(self, depth: int) -> Schema:
+        draw = self._draw
+        kind = draw.choice(("leaf", "leaf", "leaf", "object", "array", "anyOf", "ref", "tuple"))
+        if kind == "ref" and self._defs:
+            return {"$ref": f"#/$defs/{draw.choice(sorted(self._defs))}"}
+        if kind == "anyOf":
+            return {"anyOf": [self._leaf(), {"type": "null"}, self._leaf()]}
+        if depth == 0 or kind in ("leaf", "ref"):
+            return self._leaf()
+        if kind == "object":
+            return self._object(depth - 1)
+        if kind == "tuple":
+            items = [self._leaf() for _ in range(draw.randint(1, 2))]
+            all_of_them = {"minItems": len(items)} if draw.random() < 0.5 else {}
+            return {"type": "array", "prefixItems": items, "items": False, **all_of_them}
+        least = draw.randint(0, 2)
+        return {
+            "type": "array",
+            "items": self._any(depth - 1),
+            "minItems": least,
+            "maxItems": least + draw.randint(0, 2),
+        }
+
+    def _object(self, depth: int) -> Schema:
+        draw = self._draw
+        names = draw.sample(WORDS, draw.randint(1, 3))
+        return {
+            "type": "object",
+            "title": "".join(draw.choices(string.ascii_letters, k=5)),
+            "properties": {name: self._any(depth) for name in names},
+            "required": draw.sample(names, draw.randint(1, len(names))),
+            "additionalProperties": False,
+        }
+
+    def _leaf(self) -> Schema:
+        draw = self._draw
+        low = draw.randint(-1000, 1000)
+        high = low + draw.randint(0, 5000)
+        return draw.choice(
+            (
+                {"type": "string", "maxLength": draw.randint(1, 20), "minLength": 1},
+                {"type": "string", "pattern": draw.choice(PATTERNS)},
+                {"type": "string", "format": draw.choice(FORMATS)},
+                {"enum": draw.sample(("a", "bb", 1, 2.5, True, None, "\u4f60", 'q"t'), 3)},
+                {"const": draw.choice(("fixed", 0, False))},
+                {"type": "integer", "minimum": low, "maximum": high},
+                {"type": "integer", "exclusiveMinimum": low, "multipleOf": draw.choice((1, 5))},
+                {"type": "number", "minimum": low / 8, "exclusiveMaximum": high / 8 + 1},
+                {"type": ["boolean", "null"]},
+                {"type": "boolean"},
+            )
+        )

@@ -1,0 +1,99 @@
+"""install.sh on a bare Debian: to the first answer, again without a change, and away again."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.vps.box import Box
+from tests.vps.clients import Service
+from tests.vps.conftest import PROFILE, WHEELHOUSE, key_in
+
+INSTALL = ("sh", f"{WHEELHOUSE}/install.sh")
+
+# What the system itself writes while it runs, and what useradd keeps of the files it changed.
+PASSING = ("dev", "proc", "run", "sys", "tmp", "var/log", "var/tmp", "var/lib/systemd", "root")
+
+
+def files(machine: Box) -> dict[str, bytes]:
+    """Every file of the machine that lasts, with what is in it where that is small."""
+    found: dict[str, bytes] = {}
+    for folder, below, names in os.walk(machine.root):
+        here = Path(folder).relative_to(machine.root)
+        below[:] = [one for one in below if str(here / one) not in PASSING]
+        found[f"{here}/"] = b""
+        for name in names:
+            path = Path(folder, name)
+            if path.name.endswith("-") or path.name == ".pwd.lock":
+                continue
+            small = not path.is_symlink() and path.stat().st_size < 10_000
+            found[str(here / name)] = path.read_bytes() if small else b""
+    return found
+
+
+def test_it_comes_in_one_command_stays_as_it_is_and_leaves_nothing(
+    bare: Box, measured: Callable[[str], None]
+) -> None:
+    before = files(bare)
+
+    planned = bare.run(*INSTALL, "--dry-run", "--profile", PROFILE).stdout.splitlines()
+    assert files(bare) == before
+    assert all(line.startswith("install: would ") for line in planned)
+
+    began = time.monotonic()
+    done = bare.run(*INSTALL, "--profile", PROFILE).stdout
+    service = Service(bare, key_in(done))
+    service.answer(1)
+    measured(f"from install.sh to the end of the first answer: {time.monotonic() - began:.1f} s")
+    changes = [line for line in done.splitlines() if "API key, shown" not in line][:-1]
+    assert changes == [line.replace("would ", "", 1) for line in planned]
+
+    installed, invocation = files(bare), bare.show("rayhost.service", "InvocationID")
+    assert bare.run(*INSTALL).stdout == "install: nothing to change\n"
+    assert bare.run(*INSTALL, "--dry-run").stdout == "install: nothing to change\n"
+    assert files(bare) == installed
+    assert bare.show("rayhost.service", "InvocationID") == invocation
+
+    kept = ("etc/rayhost/keys.json", "etc/rayhost/profile.json")
+    bare.run(*INSTALL, "--uninstall", "--keep-data")
+    assert not (bare.root / "opt/rayhost").exists()
+    assert "first API key" not in bare.run(*INSTALL).stdout
+    for name in kept:
+        assert (bare.root / name).read_bytes() == installed[name]
+    service.answer(1)
+
+    bare.run("tar", "-C", "/", "-czf", "/root/backup.tar.gz", "etc/rayhost")
+    gone = bare.run(*INSTALL, "--uninstall").stdout
+    assert "remove the user rayhost" in gone
+    assert files(bare) == before
+    units = bare.run("systemctl", "list-units", "--all", "--no-legend", "rayhost*").stdout
+    assert units == ""
+    assert bare.run("getent", "passwd", "rayhost", check=False).returncode == 2
+    assert bare.run(*INSTALL, "--uninstall").stdout == "install: nothing to change\n"
+
+    bare.run("tar", "-C", "/", "-xzf", "/root/backup.tar.gz")
+    bare.run(*INSTALL)
+    service.answer(1)  # with the key of before
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--offline", "/nowhere"), "/nowhere: no wheelhouse"),
+        (("--nonsense",), "unknown option --nonsense"),
+        (("--offline",), "--offline needs a value"),
+        (("--rollback",), "no release to go back to"),
+        (("--profile", "/nowhere.json"), "/nowhere.json: no such profile"),
+        (("--cpus", "all"), "'all' are no CPUs"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_before_anything_is_done(
+    options: tuple[str, ...], why: str, shared: Box
+) -> None:
+    before = files(shared)
+    result = shared.run(*INSTALL, *options, check=False)
+    assert result.returncode == 1
+    assert why in result.stderr
+    assert files(shared) == before

@@ -1,5 +1,6 @@
 """Models shared by the whole suite: a random one made on the spot, and real weights pulled once."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,11 @@ import pytest
 from rayhost.models import catalog
 from rayhost.models.store import Store, default_root
 from tests.support.tiny_gguf import write_tiny_llama
+
+
+def pytest_configure() -> None:
+    """A shell that starts CI in the background has SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

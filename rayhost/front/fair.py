@@ -10,9 +10,9 @@ import itertools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
-from rayhost.front.request import Priority
+from rayhost.front.request import Priority, Terms
 
 # Of the level, not of each request: else a backlog of old work of low priority would all go before
 # fresh work of high priority, just when that matters.
@@ -33,6 +33,20 @@ class Claim:
     most: int  # that the answer may have
     deadline_ns: int | None = None
     charged: float = 0.0  # prompt tokens, from its start to its end
+
+    @classmethod
+    def of(cls, terms: Terms, arrived_ns: int) -> Self:
+        """Return the claim of a request whose prompt is not read yet: its sizes are still 0."""
+        limit_ms = terms.timeout_ms
+        return cls(
+            key=terms.key,
+            weight=terms.weight,
+            priority=terms.priority,
+            prompt=0,
+            answer=0,
+            most=0,
+            deadline_ns=None if limit_ms is None else arrived_ns + limit_ms * 1_000_000,
+        )
 
 
 class Claimant(Protocol):

@@ -10,22 +10,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-import structlog
-
 from rayhost import clock
 from rayhost.errors import (
     ApiError,
-    ContextLengthExceeded,
     DeadlineExceeded,
     QueueFull,
-    Unavailable,
     WorkerLost,
 )
 from rayhost.front.admission import Admission, Bounds
 from rayhost.front.blame import Death
 from rayhost.front.capabilities import capabilities, check_input, check_task
+from rayhost.front.dispatch import next_move
 from rayhost.front.fair import Claim
-from rayhost.front.preemption import Held, victims
+from rayhost.front.ledger import End, Ledger
 from rayhost.front.prompts import Outlet, Prompts, check, check_bias, numbers, refusal
 from rayhost.front.request import (
     Capabilities,
@@ -36,7 +33,7 @@ from rayhost.front.request import (
     Standing,
     Terms,
 )
-from rayhost.front.run import ActiveRun, summary
+from rayhost.front.run import ActiveRun
 from rayhost.front.state import RequestState
 from rayhost.ipc.messages import (
     Cancel,
@@ -56,8 +53,6 @@ from rayhost.metrics import Metrics
 State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped", "unloaded"]
 LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
 MAX_ASKING = 64  # questions at a time, each a body of at most the profile's size
-
-_log = structlog.get_logger("rayhost.request")
 
 
 class Lane:
@@ -91,7 +86,6 @@ class Lane:
         self._vocabulary = 0
         self._ahead = LOOK_AHEAD
         self._metrics = metrics
-        self._spent = spent
         self._link: Outlet | None = None
         self._settled = asyncio.Event()  # a worker is attached, or there will never be one
         self._closing: ApiError | None = None
@@ -103,6 +97,7 @@ class Lane:
         self._prompts = Prompts()
         self._admission = Admission[ActiveRun](bounds, concurrency)
         self._queue = self._admission.queue
+        self._ledger = Ledger(name, self._admission, metrics, spent)
         self._started: dict[int, ActiveRun] = {}
 
     @property
@@ -156,7 +151,7 @@ class Lane:
         self._admission.width.most = self.concurrency
         for run in list(self._queue):
             run.fit(ready.context)
-            if how := _verdict(run, ready, replaced):
+            if how := run.unfit_for(ready, replaced=replaced):
                 self._queue.remove(run)
                 self._end(run, how)
         self._settled.set()
@@ -222,7 +217,7 @@ class Lane:
     async def submit(self, request: GenerateRequest) -> ActiveRun:
         """Return a queued run. Raises as `Front.submit` does."""
         arrived = clock.now_ns()
-        claim = _claim(request, arrived)
+        claim = Claim.of(request.terms, arrived)
         self._admission.read(claim, self._idle())
         self._count(+1)
         try:
@@ -352,53 +347,34 @@ class Lane:
                 raise Unexpected(f"a ready worker does not send {type(message).__name__}")
 
     def _dispatch(self) -> None:
-        """Start what the worker can take now.
-
-        What cannot be answered in time any more is not started, and where a run of high priority
-        has no sequence, a lower one gives way. Of the suspects of a worker's death one at a time,
-        prompts that are to be read first: so the one that kills workers is found, and the others
-        do not fall with it again.
-        """
-        while self._link is not None and self._queue:
+        """Start what the worker can take now."""
+        while self._link is not None:
             now_ns = clock.now_ns()
-            run = self._queue.head(now_ns)
-            if run.record.suspect and self._suspect_at_work():
+            move = next_move(
+                self._admission,
+                self._at_work(),
+                sequences=self.concurrency,
+                ahead=self._ahead,
+                suspect_prompt=self._prompts.suspect,
+                now_ns=now_ns,
+            )
+            if move is None:
                 return
-            late = None if run.produced else self._admission.late(run, self._at_work(), now_ns)
-            if late is not None:
-                self._queue.remove(run)
-                self._end(run, late)
+            if move.late is not None:
+                self._queue.remove(move.run)
+                self._end(move.run, move.late)
                 continue
-            for other in self._in_the_way_of(run, now_ns):
+            for other in move.gives_way:
                 self._preempt(other)
-            if len(self._started) >= self.concurrency + self._ahead:
-                return
-            self._queue.pop(now_ns)
-            run.urgent = self._urgent(run)
-            self._started[run.number] = run
-            run.record.begin()
-            run.given_ns = now_ns
-            self._link.send(run.number, run.start_message())
+            if move.starts:
+                self._start(self._link, self._queue.pop(now_ns), now_ns, urgent=move.urgent)
 
-    def _urgent(self, run: ActiveRun) -> bool:
-        """Tell whether the worker is to compute it before what it was given earlier.
-
-        High priority, and a lower one whose turn has come before higher ones that wait.
-        """
-        priority = run.claim.priority
-        return priority is Priority.HIGH or any(
-            self._queue.size(n) for n in Priority if n < priority
-        )
-
-    def _in_the_way_of(self, run: ActiveRun, now_ns: int) -> list[ActiveRun]:
-        priority = run.claim.priority
-        if priority is not Priority.HIGH or len(self._started) < self.concurrency:
-            return []
-        started = [(one, _held(one)) for one in self._started.values()]
-        return victims(priority, started, self.concurrency, now_ns)
-
-    def _suspect_at_work(self) -> bool:
-        return self._prompts.suspect or any(run.record.suspect for run in self._started.values())
+    def _start(self, link: Outlet, run: ActiveRun, now_ns: int, *, urgent: bool) -> None:
+        run.urgent = urgent
+        run.given_ns = now_ns
+        run.record.begin()
+        self._started[run.number] = run
+        link.send(run.number, run.start_message())
 
     def _cancel(self, run: ActiveRun) -> None:
         self._withdraw(run)
@@ -426,49 +402,10 @@ class Lane:
         elif self._link is not None:
             self._link.send(run.number, Cancel())
 
-    def _end(self, run: ActiveRun, how: Finished | Embedded | ApiError | None) -> None:
-        """The one way out of the lane: the run gets its outcome, the operator a log line."""
-        match how:
-            case Finished():
-                run.end(how)
-                self._admission.in_time(run.claim)
-                self._learn(run)
-            case Embedded():
-                run.embedded(how)
-                self._admission.in_time(run.claim)
-                self._learn(run)
-            case None:
-                run.cancel()
-            case _:
-                run.fail(how)
-        if run.timer is not None:
-            run.timer.cancel()
-        self._admission.ended(run, len(run.prompt) - run.reused, len(run.produced))
-        if run.given_ns:
-            self._spent(run.claim.key, len(run.prompt) + len(run.produced))
+    def _end(self, run: ActiveRun, how: End) -> None:
+        """The one way out of the lane."""
+        self._ledger.close(run, how)
         self._count(-1)
-        self._metrics.ended(
-            model=self.name,
-            outcome=run.outcome,
-            prompt_tokens=len(run.prompt),
-            generated_tokens=len(run.produced),
-            arrived_ns=run.arrived_ns,
-            started_ns=run.started_ns,
-            first_token_ns=run.first_token_ns,
-            ended_ns=run.ended_ns,
-        )
-        _log.info("request", **summary(run))
-
-    def _learn(self, run: ActiveRun) -> None:
-        self._admission.rate.ended(run.ended_ns)
-        if run.started_ns and not run.gave_way:  # else the times hold a pause, or are not known
-            self._admission.speed.learn(
-                prompt=len(run.prompt),
-                answer=len(run.produced),
-                started_ns=run.started_ns,
-                first_ns=run.first_token_ns,
-                ended_ns=run.ended_ns,
-            )
 
     def _count(self, change: int) -> None:
         self._open += change
@@ -478,38 +415,3 @@ class Lane:
         else:
             self.idle.set()
             self._admission.rate.idle()
-
-
-def _claim(request: GenerateRequest, arrived_ns: int) -> Claim:
-    terms = request.terms
-    return Claim(
-        key=terms.key,
-        weight=terms.weight,
-        priority=terms.priority,
-        prompt=0,  # not known before it is read
-        answer=0,
-        most=0,
-        deadline_ns=None if terms.timeout_ms is None else arrived_ns + terms.timeout_ms * 1_000_000,
-    )
-
-
-def _held(run: ActiveRun) -> Held:
-    return Held(
-        priority=run.claim.priority,
-        since_ns=run.given_ns,
-        left=run.max_tokens - len(run.produced),
-        tokens=len(run.prompt) + len(run.produced),
-        times=run.gave_way,
-    )
-
-
-def _verdict(run: ActiveRun, ready: Ready, replaced: bool) -> ApiError | None:
-    """Return why this worker cannot carry a run on; None where it can."""
-    if replaced or ready.task != run.request.task:
-        return Unavailable("the model was replaced", code="model_replaced", retry_after=1)
-    if run.produced or run.max_tokens >= (run.request.task == "generate"):
-        return None
-    return ContextLengthExceeded(
-        f"The model's context was made smaller meanwhile: it has {ready.context} tokens now, and "
-        f"your prompt {len(run.prompt)}."
-    )

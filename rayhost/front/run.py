@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from rayhost import clock
-from rayhost.errors import ApiError
+from rayhost.errors import ApiError, ContextLengthExceeded, Unavailable
 from rayhost.front.blame import Record
 from rayhost.front.fair import Claim
 from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Piece, Standing, Times
@@ -16,6 +16,7 @@ from rayhost.ipc.messages import (
     Constraint,
     Embedded,
     Finished,
+    Ready,
     Start,
     TokenLogprob,
     Tokens,
@@ -85,6 +86,21 @@ class ActiveRun:
         # One that was full before has had its last text; this one's is held back in the worker.
         cut = self.max_tokens < before or self.outgrown
         self.outgrown = cut and 0 < len(self.produced) >= self.max_tokens
+
+    def unfit_for(self, ready: Ready, *, replaced: bool) -> ApiError | None:
+        """Return why a worker cannot carry the run on, which has been fitted to it; None: it can.
+
+        `replaced`: its tokens are not those of the worker before.
+        """
+        generates = self.request.task == "generate"
+        if replaced or ready.task != self.request.task:
+            return Unavailable("the model was replaced", code="model_replaced", retry_after=1)
+        if self.produced or self.max_tokens >= generates:
+            return None
+        return ContextLengthExceeded(
+            f"The model's context was made smaller meanwhile: it has {ready.context} tokens now, "
+            f"and your prompt {len(self.prompt)}."
+        )
 
     def start_message(self) -> Start:
         """Return what starts or resumes the run in a worker."""

@@ -34,7 +34,7 @@ ABOUT = "Ada is 36 years old. Who is it, and how old?"
 QUESTION = "What is the capital of France? Answer with one word."
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A host that serves SmolLM2 and a model for embeddings, without keys."""
     models = []
@@ -56,7 +56,7 @@ class Keyed:
     spent: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
     folder = tmp_path_factory.mktemp("keyed")
     write_tiny_llama(folder / "tiny.gguf", context=512)

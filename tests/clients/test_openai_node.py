@@ -27,7 +27,7 @@ from tests.support.host import Host
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installed() -> Path:
     return node_client.installed()
 

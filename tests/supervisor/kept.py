@@ -88,10 +88,10 @@ class Kept:
 
 
 def workers() -> list[psutil.Process]:
-    """The worker processes of this process."""
+    """The worker processes of this process; a host that another test keeps has its own."""
     return [
         child
-        for child in psutil.Process().children(recursive=True)
+        for child in psutil.Process().children()
         if "rayhost.worker" in child.cmdline()
     ]
 

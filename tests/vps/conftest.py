@@ -46,7 +46,7 @@ def measured() -> Callable[[str], None]:
     return _measured.append
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make wheelhouse` makes of this checkout."""
     out = tmp_path_factory.mktemp("wheels") / "wheelhouse"
@@ -60,7 +60,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def upgrade(wheelhouse: Path) -> Path:
     """Another release: one of the wheels is another build."""
     out = wheelhouse.with_name("upgrade")
@@ -69,7 +69,7 @@ def upgrade(wheelhouse: Path) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def debian() -> None:
     """Skips the tests where no Debian can be had."""
     try:
@@ -78,7 +78,7 @@ def debian() -> None:
         pytest.skip(f"no Debian for the box could be fetched: {error.stderr}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folders(debian: None, wheelhouse: Path, upgrade: Path, smollm2: Path) -> dict[Path, str]:
     """What every box sees of this machine."""
     return {wheelhouse: WHEELHOUSE, upgrade: UPGRADE, smollm2.parent: MODELS}

@@ -89,11 +89,7 @@ class Kept:
 
 def workers() -> list[psutil.Process]:
     """The worker processes of this process; a host that another test keeps has its own."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if "rayhost.worker" in child.cmdline()
-    ]
+    return [child for child in psutil.Process().children() if "rayhost.worker" in child.cmdline()]
 
 
 @asynccontextmanager

@@ -3,10 +3,9 @@
     drain inbox → take whole prompts while they fit → encode → tell the front, one doorbell
 
 Invariant: a prompt is computed in one step, beside those of other requests, and leaves nothing
-behind. A step is the latency of a cancel. The worker's only thread that touches the engine.
+behind. A step is the latency of a cancel.
 """
 
-import queue
 from collections.abc import Callable, Mapping
 from itertools import islice
 
@@ -28,11 +27,11 @@ from rayhost.ipc.messages import (
 )
 from rayhost.ipc.status import StatusPage, Word
 from rayhost.worker.constraints import Compiled
-from rayhost.worker.loop import BEAT_S, RETRY_S, Inbox
 from rayhost.worker.outbox import Out
+from rayhost.worker.turns import Inbox, Turns
 
 
-class EmbedLoop:
+class EmbedLoop(Turns):
     """Owns the engine and every prompt. `run` returns after a Stop message.
 
     `resized` is called after a Resize that worked, with what was asked for and the milliseconds.
@@ -48,45 +47,20 @@ class EmbedLoop:
         resized: Callable[[Load, float], None],
         now: Callable[[], int] = clock.now_ns,
     ) -> None:
+        super().__init__(inbox=inbox, out=out, status=status, now=now)
         self._embedder = embedder
-        self._inbox = inbox
-        self._out = out
-        self._status = status
         self._resized = resized
-        self._now = now
         self._waiting: dict[int, list[int]] = {}  # prompts by request, in the order they came
-        self._stopped = False
 
-    def run(self) -> None:
-        """Step while there is work, sleep on the inbox while there is none."""
-        while not self._stopped:
-            if not self._waiting:
-                self._beat()
-                told = self._out.flush()
-                try:
-                    self._take(*self._inbox.get(timeout=BEAT_S if told else RETRY_S))
-                except queue.Empty:
-                    continue
-            self.step()
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting)
 
-    def step(self) -> None:
-        """One turn of the loop."""
-        began = self._now()
-        self._drain()
+    def _work(self, began: int) -> None:
         facts = self._embedder.facts
         chosen = together(self._waiting, facts.concurrency, facts.batch)
         if chosen and not self._stopped:
             self._compute(chosen, began)
-        self._out.flush()
-        self._beat()
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            self._take(*item)
 
     def _take(self, request_id: int, message: Message | Compiled) -> None:
         match message:
@@ -128,9 +102,7 @@ class EmbedLoop:
         encode_ended = self._now()
         for slot, request_id in enumerate(chosen):
             self._out.send(request_id, self._told(slot, began, encode_ended))
-        status[Word.STEP] += 1
-        status[Word.STEP_NS] += self._now() - began
-        status[Word.DECODE_NS] += encode_ended - encode_began
+        self._count_step(began, encode_ended - encode_began)
         status[Word.PREFILL_TOKENS] += batch.size
         status[Word.FINISHED] += len(chosen)
 
@@ -140,11 +112,9 @@ class EmbedLoop:
             return Rejected("the model computes no numbers for this input", "invalid_value")
         return Embedded(vector.astype("<f4", copy=False).tobytes(), began, ended)
 
-    def _beat(self) -> None:
-        status = self._status
-        status[Word.BEAT_NS] = self._now()
-        status[Word.ACTIVE] = 0
-        status[Word.WAITING] = len(self._waiting)
+    def _show(self) -> None:
+        self._status[Word.ACTIVE] = 0
+        self._status[Word.WAITING] = len(self._waiting)
 
 
 def together(waiting: Mapping[int, list[int]], prompts: int, tokens: int) -> list[int]:

@@ -1,11 +1,10 @@
-"""The step loop: the worker's only thread that touches the engine.
+"""The step loop of a model that writes text.
 
     drain inbox → begin → plan → llama_decode → sample where due → tell the front, one doorbell
 
 A step is the latency of everything: a cancel frees its slot before the next one begins.
 """
 
-import queue
 from collections.abc import Callable
 from collections.abc import Sequence as List
 
@@ -39,13 +38,10 @@ from rayhost.worker.refusals import refusal, too_long
 from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshots import Snapshots
-
-Inbox = queue.SimpleQueue[tuple[int, Message | Compiled]]
-BEAT_S = 0.5  # an idle loop shows life this often
-RETRY_S = 0.005  # and with a full ring looks for room this often
+from rayhost.worker.turns import Inbox, Turns
 
 
-class StepLoop:
+class StepLoop(Turns):
     """Owns the engine and every sequence. `run` returns after a Stop message.
 
     `preload` are the beginnings that the snapshot store holds whatever else comes and goes.
@@ -69,14 +65,11 @@ class StepLoop:
         resized: Callable[[Load, float], None] = lambda _load, _ms: None,
         now: Callable[[], int] = clock.now_ns,
     ) -> None:
+        super().__init__(inbox=inbox, out=out, status=status, now=now)
         self._engine = engine
         self._codec = codec
-        self._inbox = inbox
-        self._out = out
-        self._status = status
         self._save = save
         self._resized = resized
-        self._now = now
         self._target_ns = target_ns
         self._snapshots = snapshots
         self._preload = preload
@@ -84,7 +77,6 @@ class StepLoop:
         self._endings = Endings(out, status, now)
         self._uncompiled: set[int] = set()  # runs whose constraint is being compiled
         self._sampler = Sampler(engine.facts.vocabulary, codec)
-        self._stopped = False
         self._cells = Cells(engine, snapshots, status, now)
         self.scheduler = self._new_scheduler()
 
@@ -99,43 +91,22 @@ class StepLoop:
             streams=facts.streams,
         )
 
-    def run(self) -> None:
-        """Step while there is work, sleep on the inbox while there is none."""
-        while not self._stopped:
-            if not self.scheduler.busy:
-                self._beat()
-                told = self._out.flush()
-                try:
-                    self._take(*self._inbox.get(timeout=BEAT_S if told else RETRY_S))
-                except queue.Empty:
-                    continue
-            self.step()
-
     def keep_all(self) -> None:
         """Offer the cells of every slot to the snapshot store: the worker is about to end."""
         for slot, tokens in self.scheduler.held():
             if len(tokens) >= MIN_SHARED:
                 self._cells.keep(slot, tokens)
 
-    def step(self) -> None:
-        """One turn of the loop."""
-        began = self._now()
-        self._drain()
+    @property
+    def _busy(self) -> bool:
+        return self.scheduler.busy
+
+    def _work(self, began: int) -> None:
         begun, chunks = self.scheduler.plan()
         while not self._cells.apply(begun, self.scheduler.times.prefill_ns):
             begun, chunks = self.scheduler.plan()
         if chunks:
             self._compute(chunks, began)
-        self._out.flush()
-        self._beat()
-
-    def _drain(self) -> None:
-        while True:
-            try:
-                item = self._inbox.get_nowait()
-            except queue.Empty:
-                return
-            self._take(*item)
 
     def _take(self, request_id: int, message: Message | Compiled) -> None:
         match message:
@@ -274,12 +245,9 @@ class StepLoop:
         prefilled = batch.size - decoding - forced
         if prefilled or not forced:  # a few tokens more than one each tell little of either time
             self.scheduler.times.learn(prefilled + forced, decoding, ended - began)
-        status = self._status
-        status[Word.STEP] += 1
-        status[Word.STEP_NS] += ended - began
-        status[Word.DECODE_NS] += decode_ended - decode_began
-        status[Word.PREFILL_TOKENS] += prefilled
-        status[Word.DECODE_TOKENS] += generated
+        self._count_step(began, decode_ended - decode_began)
+        self._status[Word.PREFILL_TOKENS] += prefilled
+        self._status[Word.DECODE_TOKENS] += generated
 
     def _extend(self, due: list[Sequence]) -> int:
         """Sample a token for each due sequence, and tell it or end the run. Return how many."""
@@ -324,9 +292,8 @@ class StepLoop:
         logprob = logprob_of(row, token, sequence.logprobs, codec.piece, codec.name)
         return Tokens(news.ids, news.text, (logprob,), sequence.settled, news.mu)
 
-    def _beat(self) -> None:
+    def _show(self) -> None:
         status = self._status
-        status[Word.BEAT_NS] = self._now()
         status[Word.ACTIVE] = len(self.scheduler.running)
         status[Word.WAITING] = len(self.scheduler.waiting)
         status[Word.KV_TOKENS] = sum(s.computed for s in self.scheduler.running)

@@ -29,11 +29,12 @@ from rayhost.ipc.messages import Cancel, Convert, Load, LoadFailed, Prepare, Rea
 from rayhost.worker import warm
 from rayhost.worker.constraints import Compile, Constraints
 from rayhost.worker.embed_loop import EmbedLoop
-from rayhost.worker.loop import Inbox, StepLoop
+from rayhost.worker.loop import StepLoop
 from rayhost.worker.outbox import Outbox
 from rayhost.worker.prepare import Prompts, prepare_forever
 from rayhost.worker.snapshot_files import SnapshotFiles
 from rayhost.worker.snapshots import Snapshots
+from rayhost.worker.turns import Inbox
 
 if TYPE_CHECKING:
     from rayhost.engine.codec import LlamaCodec

@@ -20,8 +20,9 @@ from rayhost.ipc.messages import (
 )
 from rayhost.ipc.status import StatusPage
 from rayhost.worker.constraints import Constraints
-from rayhost.worker.loop import Inbox, StepLoop
+from rayhost.worker.loop import StepLoop
 from rayhost.worker.snapshots import Snapshots
+from rayhost.worker.turns import Inbox
 from tests.worker import fake_grammar
 from tests.worker.fake_engine import FakeCodec, FakeEngine
 

@@ -28,7 +28,7 @@ from rayhost.ipc.messages import (
 )
 from rayhost.ipc.status import StatusPage, Word
 from rayhost.worker.embed_loop import EmbedLoop, together
-from rayhost.worker.loop import Inbox
+from rayhost.worker.turns import Inbox
 from tests.worker.process import load_of
 
 FACTS = Facts(

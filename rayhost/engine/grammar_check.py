@@ -3,7 +3,8 @@
 llguidance bounds nearly everything by itself, but 22 patterns in one `allOf` take it 10 s (and each
 further one 2.5 times as long), and a chain of 3,000 `$ref` more stack than a thread has. Here the
 kernel ends both: time by RLIMIT_CPU, memory by RLIMIT_AS, the stack by its own size, a fraction
-of what the worker compiles with. Run by `engine.grammar_checker` alone; imports nothing of rayhost.
+of what the worker compiles with. Run by `engine.grammar_checker` alone; of rayhost it imports only
+what makes a schema ready.
 16 MB of its own, 70 ms to start, 1 to 10 ms a schema; it ends when nobody has asked for a while.
 """
 
@@ -14,10 +15,13 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher, LLParserLimits
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+from rayhost.engine.schema import closed
+from rayhost.engine.schema_numbers import InexactNumber, followable
 
 if TYPE_CHECKING:  # only its stub has it
     from llguidance._lib import JsonCompileOptions
@@ -78,60 +82,16 @@ def grammar_of(kind: str, source: str) -> str:
 
 def _of_schema(source: str) -> str:
     try:
-        return LLMatcher.grammar_from_json_schema(closed(source), overrides=_JSON)
+        schema = followable(closed(json.loads(source)))
+        return LLMatcher.grammar_from_json_schema(
+            json.dumps(schema, ensure_ascii=False), overrides=_JSON
+        )
     except RecursionError as error:
         raise Invalid("it is nested too deeply") from error
+    except InexactNumber as error:
+        raise Invalid(str(error)) from error
     except ValueError as error:
         raise Invalid(f"it is no JSON: {error}") from error
-
-
-def closed(source: str) -> str:
-    """Return a schema whose objects have the properties that it names and no others.
-
-    What matches it matches the one given. Else a small model may go on for ever with properties of
-    its own making; who wants them says so by `additionalProperties`. A schema that puts objects
-    together from several places is left as it is: each place would close out the others. So is
-    one of which exactly one part must match, unless its parts are told apart by a name of their
-    own: closed, they would no longer match together where the given ones do.
-    """
-    schema = json.loads(source)
-    if any(word in source for word in _TOGETHER) or _refers_and_says_more(schema):
-        return source
-    if '"oneOf"' in source and '"discriminator"' not in source:
-        return source
-    return json.dumps(_closed(schema), ensure_ascii=False)
-
-
-_TOGETHER = (
-    *('"allOf"', '"patternProperties"', '"propertyNames"', '"minProperties"'),
-    *('"unevaluatedProperties"', '"dependentSchemas"', '"$dynamicRef"'),
-)
-_OF_OBJECTS = {"properties", "required", "additionalProperties", "anyOf", "oneOf"}
-
-
-def _refers_and_says_more(schema: Any) -> bool:
-    if isinstance(schema, list):
-        return any(map(_refers_and_says_more, schema))
-    if not isinstance(schema, dict):
-        return False
-    more = "$ref" in schema or "anyOf" in schema or "oneOf" in schema
-    if more and len(_OF_OBJECTS & schema.keys()) > ("$ref" not in schema):
-        return True
-    return any(map(_refers_and_says_more, schema.values()))
-
-
-def _closed(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_closed(one) for one in schema]
-    if not isinstance(schema, dict) or "const" in schema or "enum" in schema:
-        return schema
-    made = {key: _closed(value) for key, value in schema.items()}
-    names, required = schema.get("properties"), schema.get("required", [])
-    if not isinstance(names, dict) or not isinstance(required, list):
-        return made
-    if all(name in list(names) for name in required):  # a list: what is unhashable may be in it
-        made.setdefault("additionalProperties", False)
-    return made
 
 
 def _of_gbnf(source: str) -> str:

@@ -47,7 +47,7 @@ class Checker:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         child = subprocess.Popen(
-            [sys.executable, "-P", grammar_check.__file__, str(self._idle_s)],
+            [sys.executable, "-m", grammar_check.__name__, str(self._idle_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

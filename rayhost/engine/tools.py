@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from rayhost.engine.base import PromptError
+from rayhost.engine.schema import closed
+from rayhost.engine.schema_numbers import InexactNumber, followable
 from rayhost.ipc.messages import Constraint, Tools
 
 MAX_CALLS = 16  # in one answer: a small model may find no end of them
@@ -43,29 +45,6 @@ MARKS = tuple(mark for form in _FORMS.values() for mark in (form.begin, form.end
 # be more than small ones come to an end of.
 _TRAINED = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
-
-# What a schema can say of an object besides its properties.
-_COMBINED = frozenset(
-    [
-        "$ref",
-        "$dynamicRef",
-        "allOf",
-        "anyOf",
-        "oneOf",
-        "not",
-        "if",
-        "const",
-        "enum",
-        "patternProperties",
-        "additionalProperties",
-        "unevaluatedProperties",
-        "propertyNames",
-        "dependentSchemas",
-        "dependentRequired",
-        "dependencies",
-        "minProperties",
-    ]
-)
 
 
 def grammar(
@@ -138,7 +117,13 @@ def _arguments_schema(function: Mapping[str, Any]) -> str:
     options: dict[str, Any] = dict(_TRAINED)
     if function.get("strict") is False:  # what cannot be followed of the schema is not
         options["lenient"] = True
-    return json.dumps({**_closed(function["parameters"]), "x-guidance": options})
+    try:
+        return _json_of(function["parameters"], options)
+    except InexactNumber as error:
+        raise PromptError(
+            f"Invalid schema for function {function['name']!r}: {error}",
+            "invalid_function_parameters",
+        ) from error
 
 
 def _answer_schema(answer: Constraint, syntax: Syntax) -> str:
@@ -158,35 +143,26 @@ def _answer_schema(answer: Constraint, syntax: Syntax) -> str:
         schema = {}
     if not isinstance(schema, dict):
         raise PromptError("response_format: a schema that allows nothing cannot be matched")
-    return json.dumps({**schema, "x-guidance": _COMPACT})
+    try:
+        return _json_of(schema, _COMPACT)
+    except (InexactNumber, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise PromptError(
+            f"the JSON schema cannot be used: {why}", "invalid_json_schema"
+        ) from error
+
+
+def _json_of(schema: dict[str, Any], options: Mapping[str, Any]) -> str:
+    return json.dumps({**followable(closed(schema)), "x-guidance": options})
 
 
 def _loaded(source: str) -> object:
     try:
         return json.loads(source)
     except (ValueError, RecursionError) as error:
-        raise PromptError(f"the JSON schema cannot be used: it is no JSON: {error}") from error
-
-
-def _closed(schema: Any) -> Any:
-    """Return a schema whose objects have the properties that it names and no others.
-
-    What matches it matches the one given. Else a model may go on with properties of its own making.
-    """
-    if not isinstance(schema, dict) or _COMBINED & schema.keys():
-        return schema
-    closed = dict(schema)
-    properties, required = schema.get("properties"), schema.get("required", [])
-    if (
-        isinstance(properties, dict)
-        and isinstance(required, list)
-        and all(name in list(properties) for name in required)
-    ):
-        closed["properties"] = {name: _closed(one) for name, one in properties.items()}
-        closed["additionalProperties"] = False
-    if "items" in schema:
-        closed["items"] = _closed(schema["items"])
-    return closed
+        raise PromptError(
+            f"the JSON schema cannot be used: it is no JSON: {error}", "invalid_json_schema"
+        ) from error
 
 
 _ANY = r"(.|\n)*"

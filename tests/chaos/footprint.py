@@ -1,5 +1,10 @@
-"""What a running host holds of the machine: descriptors, shared memory, processes, memory."""
+"""What a running host holds of the machine: descriptors, shared memory, processes, memory.
 
+A worker that has rendered a chat template holds two pipes more than one that has not: compare
+footprints of workers that did the same.
+"""
+
+import contextlib
 import os
 import re
 from collections import Counter
@@ -8,6 +13,10 @@ from dataclasses import dataclass
 import psutil
 
 from tests.support.host import Host
+from tests.support.waiting import eventually
+
+# The machine's other programs use /dev/shm as well: of those names, what ours would have.
+_OURS = ("rayhost", "psm_", "sem.mp-")
 
 
 @dataclass(frozen=True)
@@ -35,11 +44,20 @@ def footprint(host: Host) -> Footprint:
     return Footprint(
         descriptors=tuple(sorted(kinds.items())),
         mappings=sum("rayhost-channel" in one.path for one in host.front.memory_maps()),
-        shared_memory=tuple(sorted(os.listdir("/dev/shm"))),
+        shared_memory=tuple(
+            sorted(name for name in os.listdir("/dev/shm") if name.startswith(_OURS))
+        ),
         workers=len(host.workers()),
         threads=host.front.num_threads(),
         worker_descriptors=sum(one.num_fds() for one in host.workers()),
     )
+
+
+def back_to(before: Footprint, host: Host) -> None:
+    """Return once the host holds what it held before; fail with the difference."""
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: footprint(host) == before, "the footprint from before")
+    assert footprint(host) == before
 
 
 def resident_mb(process: psutil.Process) -> float:

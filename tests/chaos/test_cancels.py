@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.chaos.footprint import footprint, resident_mb
+from tests.chaos.footprint import back_to, footprint, resident_mb
 from tests.end_to_end.ask import complete
 from tests.support.host import Host, started, tiny, write_profile
 from tests.support.tiny_gguf import write_tiny_llama
@@ -117,7 +117,7 @@ def test_ten_thousand_requests_with_random_cancels_leave_nothing_behind(host: Ho
     assert min(fates.values()) > REQUESTS / 10
     eventually(lambda: quiet(host), "the end of every request")
     assert host.worker().pid == worker.pid, "a worker was lost"
-    eventually(lambda: footprint(host) == before, f"what was held before: {before}")
+    back_to(before, host)
     assert resident_mb(host.front) < front_mb + 8
     assert resident_mb(worker) < worker_mb + 8
     assert httpx.get(f"{host.url}/health").status_code == 200

@@ -113,7 +113,10 @@ async def _stream(sources: Sources, answer: Answer, headers: Headers, send: Send
     await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
     await send({"type": "http.response.body", "body": answer.opening(), "more_body": True})
     finishes: dict[int, Finish] = {}
-    async with commented(sources, send, alive=answer.alive), aclosing(sources.news()) as news:
+    async with (
+        commented(sources, send, alive=answer.alive) as sending,
+        aclosing(sources.news()) as news,
+    ):
         async for index, new in news:
             if isinstance(new, Finish):
                 finishes[index] = new
@@ -121,7 +124,7 @@ async def _stream(sources: Sources, answer: Answer, headers: Headers, send: Send
             else:
                 body = answer.piece(new, index)
             if body:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await sending({"type": "http.response.body", "body": body, "more_body": True})
     last = answer.closing([finish for _, finish in sorted(finishes.items())])
     await send({"type": "http.response.body", "body": last})
 

@@ -1,7 +1,8 @@
-"""Signs of life on a stream that has no text yet, so that no proxy takes it for dead.
+"""Signs of life on a stream that says nothing, so that no proxy or client takes it for dead.
 
-They are comments of the event stream, which clients skip: the place in the queue, or that the
-prompt is being computed. Used by `generate` alone.
+They are comments of the event stream, which clients skip: the place in the queue, that the prompt
+is being computed, or only that the answer goes on (text is held back, its worker is replaced). Used
+by `generate` alone.
 """
 
 import asyncio
@@ -9,11 +10,11 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from starlette.types import Send
+from starlette.types import Message, Send
 
 from rayhost.front.request import Standing
 
-EVERY_S = 5.0  # proxies give up after 30 to 60 s without a byte
+EVERY_S = 5.0  # proxies give up after 30 to 60 s without a byte, some clients after 10
 
 
 class Waiting(Protocol):
@@ -30,32 +31,57 @@ async def commented(
     send: Send,
     every_s: float = EVERY_S,
     alive: Callable[[bytes], bytes] = bytes,
-) -> AsyncIterator[None]:
-    """Send a comment each `every_s` while the run waits, also where it waits anew.
+) -> AsyncIterator[Send]:
+    """Yield the `send` to use, beside which a comment is sent when nothing was for `every_s`.
 
-    `alive` may add to it what clients of some API expect.
+    `alive` may add to a comment what clients of some API expect.
     """
-    talking = asyncio.create_task(_comment(run, send, every_s, alive))
+    quiet = _Quiet(send)
+    talking = asyncio.create_task(_comment(run, quiet, every_s, alive))
     try:
-        yield
+        yield quiet.send
     finally:
         talking.cancel()
         # A `send` that failed there fails here too, at the next text.
         await asyncio.gather(talking, return_exceptions=True)
 
 
+class _Quiet:
+    """A `send` that knows for how long it was not used."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._under_way = 0
+        self._last_s = self._loop.time()
+
+    @property
+    def for_s(self) -> float:
+        """Seconds since something was sent; 0 while the reader is too slow for what is there."""
+        return 0.0 if self._under_way else self._loop.time() - self._last_s
+
+    async def send(self, message: Message) -> None:
+        self._under_way += 1
+        try:
+            await self._send(message)
+        finally:
+            self._under_way -= 1
+            self._last_s = self._loop.time()
+
+
 async def _comment(
-    run: Waiting, send: Send, every_s: float, alive: Callable[[bytes], bytes]
+    run: Waiting, quiet: _Quiet, every_s: float, alive: Callable[[bytes], bytes]
 ) -> None:
     while True:
-        await asyncio.sleep(every_s)
-        standing = run.standing()
-        if standing is not None:
-            body = alive(f": {_told(standing)}\n\n".encode("ascii"))
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await asyncio.sleep(every_s - quiet.for_s)
+        if quiet.for_s >= every_s:
+            body = alive(f": {_told(run.standing())}\n\n".encode("ascii"))
+            await quiet.send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-def _told(standing: Standing) -> str:
+def _told(standing: Standing | None) -> str:
+    if standing is None:
+        return "keep-alive"
     if standing.position == 0:
         return "prefilling"
     if standing.estimate_s is None:

@@ -46,6 +46,9 @@ class Flag:
         return self._outside.wait(10)
 
 
+PAUSE = Piece("")  # of a script: the stream says nothing until it has shown life by itself
+
+
 class FakeRun:
     """Yields `pieces`, then fails with `error`, hangs (`hold`), or ends with `ending`."""
 
@@ -61,6 +64,7 @@ class FakeRun:
         self.closed = Flag()
         self.places: list[Standing | None] = []
         self.came = Times(0, 0, 0)
+        self._asked = asyncio.Event()  # where it stands
         self._pieces = pieces
         self._ending = ending
         self._error = error
@@ -70,6 +74,10 @@ class FakeRun:
     async def __aiter__(self) -> AsyncIterator[Piece]:
         for piece in self._pieces:
             self.pulled += 1
+            if piece is PAUSE:
+                self._asked.clear()
+                await self._asked.wait()
+                continue
             yield piece if isinstance(piece, Piece) else Piece(piece)
         if self._error is not None:
             raise self._error
@@ -93,6 +101,7 @@ class FakeRun:
         return self.came
 
     def standing(self) -> Standing | None:
+        self._asked.set()
         return self.places.pop(0) if self.places else None
 
     def close(self) -> None:
@@ -123,6 +132,7 @@ class FakeFront:
         self.is_draining = False
         self.pieces: Sequence[str | Piece] = ("Paris", " is", " nice")
         self.scripts: list[Sequence[str | Piece]] = []  # of the first runs, instead of `pieces`
+        self.places: Sequence[Standing | None] = ()  # of each run, one after the other
         self.ending = Finish("stop", 7, 3, reused_tokens=5)
         self.cache: CacheOutcome = "miss"
         self.tool_syntax = ""
@@ -192,6 +202,7 @@ class FakeFront:
         run = FakeRun(pieces, self.ending, self.run_error, self.hold_run)
         run.close_error = self.close_error
         run.cache = self.cache
+        run.places = list(self.places)
         run.tool_syntax = self.tool_syntax
         self.runs.append(run)
         self.started.set()

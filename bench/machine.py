@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from rayhost.supervisor import pinning
+from rayhost.supervisor import topology
 
 CHECKOUT = Path(__file__).parent.parent
 _AFFECTS_THREADS = re.compile(r"^(OMP|GOMP|KMP|LLAMA|GGML)_")
@@ -40,9 +40,8 @@ def read() -> Machine:
 
 def physical_cores() -> int:
     """Return the threads that rayhost would choose: one for each physical core it may use."""
-    allowed = pinning.allowed_cpus()
-    names = pinning.cores(allowed)
-    return pinning.place("bench", "auto", "auto", allowed=allowed, core_of=names).threads
+    here = topology.read()
+    return here.cores(here.allowed)
 
 
 def cpu_model(cpuinfo: str) -> str:

@@ -84,8 +84,8 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "zzz": 5},
-            "zzz: unknown key; known are models, listen, limits, cache, governor, traces, keys, "
-            "hooks, goal, $schema",
+            "zzz: unknown key; known are models, listen, limits, cache, governor, cpus, traces, "
+            "keys, hooks, goal, $schema",
         ),
         (
             one_model(context=63),
@@ -134,8 +134,8 @@ def test_every_field_can_be_given() -> None:
         ),
         (
             {**one_model(), "a\nb": 1},
-            '["a\\nb"]: unknown key; known are models, listen, limits, cache, governor, traces, '
-            "keys, hooks, goal, $schema",
+            '["a\\nb"]: unknown key; known are models, listen, limits, cache, governor, cpus, '
+            "traces, keys, hooks, goal, $schema",
         ),
         (
             {**one_model(), "hooks": {"on_ready": ["sh", "a\0b"]}},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from rayhost.supervisor import pinning
+from rayhost.supervisor import topology
 
 # The kernel's name of a flag: what it does for quantized weights.
 FLAGS: Mapping[str, str] = {
@@ -61,14 +61,13 @@ class Cpu(msgspec.Struct, frozen=True):
 
 def host() -> Cpu:
     """Read this host's CPU."""
-    allowed = pinning.allowed_cpus()
-    named = pinning.cores(allowed)
+    here = topology.read()
     info = Path("/proc/cpuinfo").read_text(errors="replace")
     return Cpu(
         model=model_name(info, platform.machine()),
         architecture=platform.machine(),
-        ids=tuple(sorted(allowed)),
-        cores=len({named.get(cpu, str(cpu)) for cpu in allowed}),
+        ids=tuple(sorted(here.allowed)),
+        cores=here.cores(here.allowed),
         cache_bytes=_largest_cache(),
         flags=flags_that_matter(info),
     )

@@ -24,7 +24,9 @@ _LOADED = frozenset({
 })  # fmt: skip
 _FRONT = frozenset({"aliases", "share"})
 # Of the host: what is read again, by section, or as section.field.
-_LIVE = frozenset({"limits", "hooks", "keys", "listen.open", "listen.origins", "governor"})
+_LIVE = frozenset({
+    "limits", "hooks", "keys", "listen.open", "listen.origins", "governor", "cpus", "cache",
+})  # fmt: skip
 _APART = frozenset({"models", "schema_", "goal"})  # compared one by one; of no meaning to a host
 
 
@@ -36,6 +38,7 @@ class Setup:
     access: Access
     planned: Sequence[Planned]
     budget: Budget
+    front_cpus: Sequence[int] = ()  # none: wherever it runs
 
 
 class Reloaded(msgspec.Struct, frozen=True):
@@ -56,12 +59,19 @@ class Reloaded(msgspec.Struct, frozen=True):
             yield f"in force only after a restart: {', '.join(self.need_restart)}"
 
 
-def compare(old: Setup, new: Setup, failed: Collection[str]) -> Reloaded:
-    """Return what is to be done; a model that `failed` is loaded again."""
+def compare(
+    old: Setup, new: Setup, failed: Collection[str], started: Profile | None = None
+) -> Reloaded:
+    """Return what is to be done; a model that `failed` is loaded again.
+
+    `started` is the profile that the process began with, if not `old`: what takes a restart is
+    compared with that, so that it is named by every reload until there was one.
+    """
     before = {model.name: (model, load) for model, load in old.planned}
     after = {model.name: (model, load) for model, load in new.planned}
     both = [name for name in after if name in before]
-    live, restart = _settings(old.profile, new.profile)
+    live, _ = _settings(old.profile, new.profile)
+    _, restart = _settings(started or old.profile, new.profile)
     for name in both:
         for field in _differing(before[name][0], after[name][0]):
             if field not in _LOADED:

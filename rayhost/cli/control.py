@@ -14,7 +14,7 @@ from rayhost.errors import InvalidRequest, ModelNotFound, RayhostError, Unavaila
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
 from rayhost.front.result_cache import ResultCache
-from rayhost.front.state import CacheState, HostState, MemoryState, ModelState
+from rayhost.front.state import CacheState, HostState, MemoryState, ModelState, ProfileState
 from rayhost.metrics import FrontReading, MemoryReading, Metrics
 from rayhost.supervisor.keeper import Keeper
 
@@ -32,6 +32,7 @@ class HostControl:
         metrics: Metrics,
         connections: Callable[[], int],
         memory: Callable[[], MemoryState],
+        profile: Callable[[], ProfileState],
         reload: Callable[[], Awaitable[Reloaded]],
     ) -> None:
         """`connections` tells how many clients are connected; `reload` raises RayhostError."""
@@ -42,6 +43,7 @@ class HostControl:
         self._metrics = metrics
         self._connections = connections
         self._memory = memory
+        self._profile = profile
         self._reload = reload
         self._began_ns = clock.now_ns()
 
@@ -61,6 +63,7 @@ class HostControl:
             ),
             models=tuple(_model(part.lane, part.keeper) for part in self._parts()),
             memory=self._memory(),
+            profile=self._profile(),
         )
 
     def reading(self) -> FrontReading:

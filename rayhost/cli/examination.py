@@ -128,7 +128,7 @@ class Examination:
         return clock.check(clock.read(path for _, path in self._places()))
 
     def _running(self) -> Iterator[Finding]:
-        names = [model.name for model in self._profile.models]
+        digests = profiles.digests(self._profile)
         port = self._profile.listen.port
         states = [self._state(path) for path in self._sockets]
         if not states:
@@ -138,7 +138,7 @@ class Examination:
             # Of several hosts, and of one whose profile nobody named, only that port's is meant.
             named = self._subject.profile is not None and len(states) == 1
             if named or state.url.endswith(f":{port}"):
-                yield from running.check_drift(state, names, port, __version__)
+                yield from running.check_drift(state, digests, port, __version__)
 
     def _state(self, path: Path) -> HostState:
         status, body = admin_socket.ask(path, "GET", "/admin/state")

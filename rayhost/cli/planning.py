@@ -28,10 +28,10 @@ from rayhost.ipc.messages import Load
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, StoredModel, default_root
-from rayhost.profile import Governor, ModelProfile
-from rayhost.supervisor import pinning
+from rayhost.profile import Cpus, Governor, ModelProfile
+from rayhost.supervisor import pinning, topology
 from rayhost.supervisor.governing import Budget, Demand
-from rayhost.supervisor.pinning import Placement
+from rayhost.supervisor.pinning import Placement, Split
 
 _log = structlog.get_logger("rayhost.serve")
 
@@ -76,14 +76,25 @@ class Planner:
         room = box.room + (own.anonymous if own else 0)
         self._box = Box(room, repacked(self._cpu.flags))
         self._quota = max(1, int(box.cores))
+        # Read once, too: a front that was pinned since would take its own CPUs for all there are.
+        self._topology = topology.read()
+        self._split = pinning.split(self._topology, "auto", "auto")
         self._demands: dict[str, Demand] = {}
 
-    def plan(self, models: Sequence[ModelProfile]) -> list[Planned]:
+    @property
+    def front(self) -> tuple[int, ...]:
+        """The CPUs of the front, as planned last."""
+        return self._split.front
+
+    def plan(self, models: Sequence[ModelProfile], cpus: Cpus | None = None) -> list[Planned]:
         """Return what each model's worker is to load, or why it cannot.
 
         Raises DoesNotFit for a profile that memory cannot hold, and RayhostError for bad CPUs.
         """
-        found = [self._candidate(model) for model in models]
+        cpus = cpus or Cpus()
+        split = pinning.split(self._topology, cpus.front, cpus.workers)
+        found = [self._candidate(model, turn, split) for turn, model in enumerate(models)]
+        self._split = split
         ready = [one for one in found if isinstance(one, _Candidate)]
         settings = iter(self._settings(ready))
         self._demands = {one.model.name: self._demand(one) for one in ready}
@@ -108,8 +119,8 @@ class Planner:
 
     def _most_threads(self, one: _Candidate) -> int | None:
         """Return the threads without a quota; None where the profile names them."""
-        if one.choice.settings.threads is not None:
-            return one.choice.settings.threads
+        if one.choice.settings.threads is not None:  # tuned on all CPUs that there are
+            return min(one.choice.settings.threads, len(one.placement.cpus))
         return one.placement.cores if one.model.threads == "auto" else None
 
     def _settings(self, ready: Sequence[_Candidate]) -> Sequence[Setting]:
@@ -126,14 +137,14 @@ class Planner:
             )
         return fitted.settings
 
-    def _candidate(self, model: ModelProfile) -> _Candidate | RayhostError:
-        allowed = pinning.allowed_cpus()
+    def _candidate(self, model: ModelProfile, turn: int, split: Split) -> _Candidate | RayhostError:
         placement = pinning.place(
             model.name,
             model.cpus,
             model.threads,
-            allowed=allowed,
-            core_of=pinning.cores(allowed),
+            topology=self._topology,
+            pool=split.workers,
+            turn=turn,
             quota=self._quota,
         )
         stored = locate(model, self._base, self._alive)
@@ -158,7 +169,7 @@ class Planner:
         model, settings = one.model, one.choice.settings
         threads = one.placement.threads
         if settings.threads is not None:  # tuned when there was no quota, or another
-            threads = min(settings.threads, self._quota)
+            threads = min(settings.threads, self._quota, len(one.placement.cpus))
         return Load(
             name=model.name,
             path=str(one.choice.path),

@@ -22,7 +22,8 @@ import structlog
 import typer
 from starlette.types import ASGIApp
 
-from rayhost import clock
+from rayhost import clock, procfs
+from rayhost import profile as profiles
 from rayhost.cli.changes import Reloaded, Setup, compare
 from rayhost.cli.control import HostControl
 from rayhost.cli.fleet import Fleet, Part
@@ -33,6 +34,7 @@ from rayhost.front.lane import Lane
 from rayhost.front.quota import Quotas
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.sharing import Share
+from rayhost.front.state import ProfileState
 from rayhost.governor import alarm
 from rayhost.governor.readings import Kernel
 from rayhost.http.admin import build_admin_app
@@ -76,6 +78,7 @@ class Service:
         """
         self._began_ns = clock.now_ns()
         self._setup = setup
+        self._started = setup.profile
         self._listeners = listeners
         self._url = url(listeners[0])
         self._inherited = inherited
@@ -92,12 +95,14 @@ class Service:
         self._results = ResultCache(cache.bytes, cache.ttl_s)
         self._fleet = Fleet(self._part)
         self._kernel = Kernel()
+        self._in_force = ProfileState(profiles.digests(setup.profile))
         self._going_down = asyncio.Event()
         self._exit = 0
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit status."""
         fleet, notifier = self._fleet, self._notifier
+        self._pin()
         fleet.start(self._setup.planned)
         host = Host(fleet.lanes, self._metrics, fleet.health, self._results, self._share())
         server = Server(self._app(host), _bounds(self._limits), self._metrics)
@@ -117,6 +122,7 @@ class Service:
             metrics=self._metrics,
             connections=lambda: server.connections,
             memory=governing.state,
+            profile=lambda: self._in_force,
             reload=lambda: self._reload_asked(host, server, governing),
         )
         self._metrics.watch(fleet.readings, control.reading)
@@ -150,6 +156,16 @@ class Service:
             server.should_exit = admin.should_exit = True
             await asyncio.gather(serving, administering)
         return self._exit
+
+    def _pin(self) -> None:
+        """Run where the front is to run; workers are pinned by themselves."""
+        setup = self._setup
+        if setup.front_cpus:
+            every = {*setup.front_cpus}
+            every.update(*(load.cpus for _, load in setup.planned if isinstance(load, Load)))
+            narrow = len(setup.front_cpus) < len(every)
+            self._kernel.cpus = len(every) if narrow else None
+            procfs.pin(setup.front_cpus)
 
     async def _govern(self, governing: Governing) -> None:
         with alarm.raised(self._kernel, governing.hurry):
@@ -212,7 +228,7 @@ class Service:
     async def _apply(self, host: Host, server: Server, governing: Governing) -> Reloaded:
         new = await asyncio.to_thread(self._reread)
         failed = [lane.name for lane in self._fleet.lanes if lane.state == "failed"]
-        changed = compare(self._setup, new, failed)
+        changed = compare(self._setup, new, failed, self._started)
         # As small as what runs is now.
         planned = [
             (model, governing.sized(model.name, load) if isinstance(load, Load) else load)
@@ -222,7 +238,12 @@ class Service:
         if self._going_down.is_set():
             raise RayhostError("the server is going down")
         self._setup = new
+        self._in_force = ProfileState(profiles.digests(new.profile), changed.need_restart)
         governing.budget = new.budget
+        governing.cache_bytes = new.profile.cache.bytes
+        self._results.limit(new.profile.cache.bytes)  # the governor may take of it again
+        self._results.ttl_s = new.profile.cache.ttl_s
+        self._pin()
         leaving = self._fleet.commit(parts)
         bounds = _queue_bounds(self._limits)
         for part, (model, _) in zip(parts, new.planned, strict=True):

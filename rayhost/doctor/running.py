@@ -1,6 +1,6 @@
 """Whether the host that runs is the one that the profile's file describes, and is well. Pure."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 
 from rayhost.doctor.finding import Finding
 from rayhost.front.state import HostState
@@ -9,19 +9,24 @@ _RELOAD = "rayhost reload"
 
 
 def check_drift(
-    state: HostState, models: Collection[str], port: int, version: str
+    state: HostState, digests: Mapping[str, str], port: int, version: str
 ) -> Iterator[Finding]:
-    """Yield where a running host differs from a profile with these models."""
-    served = {model.name for model in state.models}
-    differing = [f"{name} is not served" for name in models if name not in served]
-    differing += [f"{name} is served still" for name in sorted(served) if name not in models]
-    if differing:
+    """Yield where a running host differs from a profile with these digests (`profile.digests`)."""
+    if differing := list(_differing(state.profile.digests, digests)):
         yield Finding(
             "drift",
             "warning",
             f"the profile was changed and not applied: {', '.join(differing)}",
             "the next restart brings what nobody expects then",
             _RELOAD,
+        )
+    if state.profile.need_restart:
+        yield Finding(
+            "drift",
+            "warning",
+            f"not in force before a restart: {', '.join(state.profile.need_restart)}",
+            "the host runs with what was there when it started",
+            "systemctl restart rayhost",
         )
     if port and not state.url.endswith(f":{port}"):
         yield Finding(
@@ -72,3 +77,18 @@ def check_absent(*, units: bool) -> Iterator[Finding]:
             "clients wait in systemd's socket",
             "systemctl restart rayhost; journalctl -u rayhost says why it ended",
         )
+
+
+def _differing(running: Mapping[str, str], file: Mapping[str, str]) -> Iterator[str]:
+    """Yield what differs. A part that one of the two versions does not know is left out."""
+    models = "models."
+    if not running:  # a host from before digests: its version is told
+        return
+    for name in file:
+        if name.startswith(models) and name not in running:
+            yield f"{name.removeprefix(models)} is not served"
+    for name, digest in running.items():
+        if name in file and file[name] != digest:
+            yield name
+        elif name.startswith(models) and name not in file:
+            yield f"{name.removeprefix(models)} is served still"

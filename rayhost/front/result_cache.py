@@ -58,7 +58,7 @@ class ResultCache:
     ) -> None:
         self.generation = 0  # grows when all is forgotten
         self._entries = _Entries(limit_bytes)
-        self._ttl_ns = int(ttl_s * 1e9)
+        self.ttl_s = ttl_s  # may be changed: it holds for what is kept already, too
         self._now_ns = now_ns
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class ResultCache:
         if entry is None:
             return None
         age_ns = self._now_ns() - entry.born_ns
-        if age_ns >= self._ttl_ns:
+        if age_ns >= self.ttl_s * 1e9:
             del self._entries[key]
             return None
         age_s = age_ns // 10**9
@@ -129,7 +129,7 @@ class ResultCache:
 
     def _expire(self) -> None:
         # Else an answer that was in demand once would outlive its use: its count protects it.
-        oldest_ns = self._now_ns() - self._ttl_ns
+        oldest_ns = self._now_ns() - int(self.ttl_s * 1e9)
         while self._entries:
             key, entry = next(iter(self._entries.by_age.items()))
             if entry.born_ns > oldest_ns:

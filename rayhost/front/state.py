@@ -71,6 +71,13 @@ class MemoryState(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class ProfileState(msgspec.Struct, frozen=True):
+    """The profile in force: a digest of each part (`profile.digests`), and what is not in force."""
+
+    digests: Mapping[str, str] = {}
+    need_restart: tuple[str, ...] = ()  # settings by their path
+
+
 class HostState(msgspec.Struct, frozen=True):
     """The whole host."""
 
@@ -84,3 +91,4 @@ class HostState(msgspec.Struct, frozen=True):
     cache: CacheState
     models: tuple[ModelState, ...]
     memory: MemoryState = MemoryState()
+    profile: ProfileState = ProfileState()

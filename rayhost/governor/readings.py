@@ -68,6 +68,8 @@ class Kernel:
     """Reads the box. `root` is replaced in tests by recorded files."""
 
     def __init__(self, root: Path = Path("/")) -> None:
+        # How many CPUs may be used, where this process is pinned to fewer than its children are.
+        self.cpus: int | None = None
         self._root = root
         self._memory = cgroups.find(root, "memory")
         self._cpu = cgroups.find(root, "cpu")
@@ -110,7 +112,7 @@ class Kernel:
 
     def cores(self) -> float:
         """Return the CPUs that this process may use, or fewer where a quota gives less."""
-        allowed = self._allowed_cpus()
+        allowed = self.cpus or self._allowed_cpus()
         quota = cgroups.quota_cores(self._cpu)
         return min(allowed, quota) if quota else float(allowed)
 

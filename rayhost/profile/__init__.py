@@ -9,12 +9,13 @@ from rayhost.profile.file import (
     MAX_LISTED,
     Profile,
     ProfileError,
+    digests,
     json_schema,
     load,
     parse,
 )
 from rayhost.profile.governor import LADDER, Governor, Rung
-from rayhost.profile.host import Cache, Hooks, Limits, Listen
+from rayhost.profile.host import Cache, Cpus, Hooks, Limits, Listen
 from rayhost.profile.model import Kv, ModelProfile, Snapshots
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_LISTED",
     "Cache",
+    "Cpus",
     "Governor",
     "Hooks",
     "Kv",
@@ -32,6 +34,7 @@ __all__ = [
     "ProfileError",
     "Rung",
     "Snapshots",
+    "digests",
     "json_schema",
     "load",
     "parse",

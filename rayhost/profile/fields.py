@@ -41,6 +41,7 @@ Origin = Annotated[
     text(r"(\*|https?://[^\x00-\x20\x7f/]{1,255})", "an origin like https://example.org, or *"),
 ]
 Cpu = Annotated[int, Meta(ge=0, le=4095)]
+CpuList = Annotated[tuple[Cpu, ...], Meta(min_length=1, max_length=512)]
 Argument = Annotated[str, text(r"[^\x00]{0,4096}", "a text without NUL")]
 Command = tuple[Argument, ...]
 

@@ -1,5 +1,6 @@
 """A profile's file: read, checked as a whole, and its JSON Schema."""
 
+import hashlib
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +13,7 @@ from rayhost.errors import RayhostError
 from rayhost.profile.clashes import clashes
 from rayhost.profile.fields import Section, Source
 from rayhost.profile.governor import Governor
-from rayhost.profile.host import Cache, Hooks, Limits, Listen
+from rayhost.profile.host import Cache, Cpus, Hooks, Limits, Listen
 from rayhost.profile.model import ModelProfile
 
 MAX_BYTES = 1 << 20
@@ -40,6 +41,7 @@ class Profile(Section, frozen=True):
     governor: Annotated[
         Governor, Meta(description="What is given up when memory gets short, and when.")
     ] = Governor()
+    cpus: Annotated[Cpus, Meta(description="Where front and workers run.")] = Cpus()
     traces: Annotated[
         bool,
         Meta(description="Send OpenTelemetry spans, as OTEL_* variables say; needs rayhost[otel]."),
@@ -64,6 +66,12 @@ class Profile(Section, frozen=True):
     schema_: Annotated[
         str | None, Meta(description="For editors: where this file's JSON Schema lies.")
     ] = msgspec.field(name="$schema", default=None)
+
+
+# `models` are told one by one; the others mean nothing to a host.
+_TOLD = tuple(
+    name for name in Profile.__struct_fields__ if name not in ("models", "goal", "schema_")
+)
 
 
 def load(path: Path) -> Profile:
@@ -95,6 +103,19 @@ def parse(raw: bytes, origin: str) -> Profile:
     if problems:
         raise ProfileError(tuple(problems))
     return msgspec.convert(value, Profile)
+
+
+def digests(profile: Profile) -> dict[str, str]:
+    """Return a digest of each section and of each model (`models.NAME`): equal where they are.
+
+    Of what a profile means, so layout and defaults that are written out make no difference.
+    """
+    parts: dict[str, object] = {f"models.{model.name}": model for model in profile.models}
+    parts |= {name: getattr(profile, name) for name in _TOLD}
+    return {
+        name: hashlib.sha256(msgspec.json.encode(part)).hexdigest()[:16]
+        for name, part in parts.items()
+    }
 
 
 def json_schema() -> dict[str, Any]:

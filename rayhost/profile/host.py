@@ -1,10 +1,10 @@
 """The sections of a profile about the host as a whole: address, bounds, cache, hooks."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from rayhost.profile.fields import Command, FilePath, Host, Origin, Section
+from rayhost.profile.fields import Command, CpuList, FilePath, Host, Origin, Section
 
 
 class Listen(Section, frozen=True):
@@ -32,6 +32,25 @@ class Listen(Section, frozen=True):
             "in one in /tmp."
         ),
     ] = None
+
+
+class Cpus(Section, frozen=True):
+    """Which CPUs the front and the workers run on."""
+
+    front: Annotated[
+        CpuList | Literal["auto"],
+        Meta(
+            description="CPU numbers of the process that takes HTTP; auto: what `workers` leaves, "
+            "all where that is auto, too."
+        ),
+    ] = "auto"
+    workers: Annotated[
+        CpuList | Literal["auto"],
+        Meta(
+            description="CPU numbers for models whose own `cpus` is auto; auto: the cores that "
+            "`front` leaves, all where that is auto, too."
+        ),
+    ] = "auto"
 
 
 class Limits(Section, frozen=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from rayhost.profile.fields import Alias, Cpu, Name, Section, Sha256, Source
+from rayhost.profile.fields import Alias, CpuList, Name, Section, Sha256, Source
 
 
 class Kv(Section, frozen=True):
@@ -91,8 +91,11 @@ class ModelProfile(Section, frozen=True):
         Meta(description="Compute threads; auto: as tuned, else one for each of its cores."),
     ] = "auto"
     cpus: Annotated[
-        Annotated[tuple[Cpu, ...], Meta(min_length=1, max_length=512)] | Literal["auto"],
-        Meta(description="CPU numbers the worker is pinned to; auto: chosen at start."),
+        CpuList | Literal["auto"],
+        Meta(
+            description="CPU numbers the worker is pinned to; auto: those of `cpus.workers` that "
+            "are of one NUMA node."
+        ),
     ] = "auto"
     kv: Annotated[Kv, Meta(description="How the KV cache is held.")] = Kv()
     inter_token_ms: Annotated[

@@ -124,7 +124,7 @@ class Governing:
         self._kernel = kernel
         self._parts = parts
         self._results = results
-        self._cache_bytes = results.limit_bytes  # what the profile allows
+        self.cache_bytes = results.limit_bytes  # what the profile allows
         self._relieve = relieve
         self._now_s = now_s
         self._state: State | None = None
@@ -249,7 +249,7 @@ class Governing:
         models = tuple(
             Model(budget.demands[part.lane.name].wish, part.lane.idle_ns / 1e9) for part in parts
         )
-        moment = Moment(self._now_s(), readings, ours, faults, models, self._cache_bytes)
+        moment = Moment(self._now_s(), readings, ours, faults, models, self.cache_bytes)
         return decide(moment, budget.profile, budget.box, before)
 
     def _start(self, parts: Sequence[Part]) -> State:

@@ -1,18 +1,21 @@
-"""Which CPUs a worker runs on and with how many threads. Pure, but for two readers of the kernel.
+"""Which CPUs the front and each worker run on, and with how many threads a worker computes. Pure.
 
-`auto` is every CPU this process may use, with one compute thread for each physical core: two
-hyperthreads of one core share the arithmetic units that llama.cpp saturates.
+`auto` is every CPU this process may use, for front and workers alike: on 2 cores a core of its own
+for the front is half of what computes. Where one of the two
+is given a list, the other gets what is left. A worker of `auto` has one compute thread for each
+physical core, as two hyperthreads share the arithmetic units that llama.cpp saturates, and stays on
+one NUMA node, as every step reads all the weights.
 """
 
 import math
-import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from rayhost.errors import RayhostError
+from rayhost.supervisor.topology import Topology
 
-_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+Choice = Sequence[int] | Literal["auto"]
 
 
 class Placement(NamedTuple):
@@ -23,43 +26,67 @@ class Placement(NamedTuple):
     cores: int = 1  # physical ones among the CPUs
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Who may run where; both in order."""
+
+    front: tuple[int, ...]
+    workers: tuple[int, ...]
+
+
+def split(topology: Topology, front: Choice, workers: Choice) -> Split:
+    """Return the CPUs of the front, and those that workers of `auto` are placed on.
+
+    What is left beside the front are whole cores where there is more than one: a worker's thread
+    beside it on the same core would be the one that all others wait for.
+    Raises RayhostError for CPUs that are not allowed.
+    """
+    everywhere = tuple(sorted(topology.allowed))
+    for name, choice in (("cpus.front", front), ("cpus.workers", workers)):
+        if choice != "auto":
+            _permit(f"{name} names", choice, topology.allowed)
+    if front != "auto" and workers != "auto":
+        return Split(tuple(sorted(front)), tuple(sorted(workers)))
+    if front != "auto":
+        cores = {topology.core(cpu) for cpu in front}
+        beside = [cpu for cpu in everywhere if topology.core(cpu) not in cores]
+        rest = beside or [cpu for cpu in everywhere if cpu not in front]
+        return Split(tuple(sorted(front)), tuple(rest) or everywhere)
+    if workers != "auto":
+        rest = [cpu for cpu in everywhere if cpu not in workers]
+        return Split(tuple(rest) or everywhere, tuple(sorted(workers)))
+    return Split(everywhere, everywhere)
+
+
 def place(
     model: str,
-    cpus: tuple[int, ...] | Literal["auto"],
+    cpus: Choice,
     threads: int | Literal["auto"],
     *,
-    allowed: frozenset[int],
-    core_of: Mapping[int, str],
+    topology: Topology,
+    pool: Iterable[int] | None = None,
+    turn: int = 0,
     quota: float = math.inf,
 ) -> Placement:
     """Return the placement of a model's worker.
 
-    `allowed` are the CPUs this process may use, `core_of` names the physical core of each, `quota`
-    is how many of them a control group lets run at once: more threads than that would wait for
-    each other at every barrier while the group is stopped.
+    `pool` are the CPUs of workers of `auto`, all that are allowed if not said; models of one host
+    have its NUMA nodes in `turn`. `quota` is how many CPUs a control group lets run at once: more
+    threads than that would wait for each other at every barrier while the group is stopped.
     Raises RayhostError for CPUs that are not allowed.
     """
-    chosen = tuple(sorted(allowed)) if cpus == "auto" else cpus
-    missing = [cpu for cpu in chosen if cpu not in allowed]
-    if missing:
-        raise RayhostError(
-            f"model {model!r}: cpus names {missing}, but this process may use {sorted(allowed)}"
-        )
-    cores = len({core_of.get(cpu, str(cpu)) for cpu in chosen})
+    if cpus == "auto":
+        nodes = topology.nodes(topology.allowed if pool is None else pool)
+        chosen = nodes[turn % len(nodes)]
+    else:
+        _permit(f"model {model!r}: cpus names", cpus, topology.allowed)
+        chosen = tuple(cpus)
+    cores = topology.cores(chosen)
     usual = max(1, math.floor(min(quota, cores)))
     return Placement(chosen, usual if threads == "auto" else threads, cores)
 
 
-def allowed_cpus() -> frozenset[int]:
-    """Return the CPUs this process may use."""
-    return frozenset(os.sched_getaffinity(0))
-
-
-def cores(cpus: frozenset[int]) -> dict[int, str]:
-    """Return a name for the physical core of each CPU, as far as the kernel tells."""
-    found = {}
-    for cpu in cpus:
-        siblings = Path(_TOPOLOGY.format(cpu))
-        if siblings.exists():  # hidden in some containers: then each CPU counts as a core
-            found[cpu] = siblings.read_text().strip()
-    return found
+def _permit(who: str, cpus: Sequence[int], allowed: frozenset[int]) -> None:
+    missing = [cpu for cpu in cpus if cpu not in allowed]
+    if missing:
+        raise RayhostError(f"{who} {missing}, but this process may use {sorted(allowed)}")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from rayhost import clock, logs
+from rayhost import clock, logs, procfs
 from rayhost.engine.base import Codec, Facts, LoadError
 from rayhost.ipc.channel import ChildFds, End, Receiver, attach
 from rayhost.ipc.messages import Cancel, Convert, Load, LoadFailed, Prepare, Ready, decode
@@ -89,9 +89,8 @@ def _await_load(receiver: Receiver) -> Load:
 
 
 def _work(load: Load, end: End, outbox: Outbox) -> None:
-    for thread in os.listdir("/proc/self/task"):  # numpy has brought some
-        os.sched_setaffinity(int(thread), load.cpus)
-    # Threads of the OpenMP pool inherit the affinity, so llama.cpp comes after it.
+    # numpy has brought threads; those of the OpenMP pool inherit, so llama.cpp comes after it.
+    procfs.pin(load.cpus)
     from rayhost.engine.native import open_model, task_of  # noqa: PLC0415
 
     began = clock.now_ns()

@@ -13,7 +13,7 @@ from rayhost.errors import RayhostError
 from rayhost.front.keys import KeyRing
 from rayhost.front.request import Priority
 from rayhost.governor.fit import Box
-from rayhost.profile import Hooks, Limits, Listen, ModelProfile, Profile
+from rayhost.profile import Cache, Cpus, Hooks, Limits, Listen, ModelProfile, Profile
 from rayhost.supervisor.governing import Budget
 from tests.supervisor.kept import load_of
 
@@ -92,3 +92,19 @@ def test_what_takes_a_restart_is_named(setup: Make) -> None:
     assert list(changed.told()) == [
         "in force only after a restart: listen.host, listen.port, traces"
     ]
+
+
+def test_it_is_named_by_every_reload_until_there_was_a_restart(setup: Make) -> None:
+    started = setup(planned("a")).profile
+    moved = setup(planned("a"), listen=Listen(port=1))
+    assert compare(moved, moved, (), started).need_restart == ("listen.port",)
+    back = compare(moved, setup(planned("a")), (), started)
+    assert (back.need_restart, back.settings) == ((), ())
+
+
+def test_caches_and_cpus_are_taken_in(setup: Make) -> None:
+    after = setup(planned("a"), cache=Cache(bytes=1, ttl_s=2.0), cpus=Cpus(front=(0,)))
+    changed = compare(setup(planned("a")), after, ())
+    assert changed == structs.replace(
+        NOTHING, settings=("cache.bytes", "cache.ttl_s", "cpus.front")
+    )

@@ -14,7 +14,9 @@ from rayhost.governor.fit import DoesNotFit
 from rayhost.governor.readings import Kernel
 from rayhost.ipc.messages import Load
 from rayhost.models.catalog_shapes import BY_NAME
-from rayhost.profile import Kv, ModelProfile, Snapshots
+from rayhost.profile import Cpus, Kv, ModelProfile, Snapshots
+from rayhost.supervisor import topology
+from tests.supervisor.machines import MACHINES
 from tests.support.tiny_gguf import write_tiny_llama
 
 CONTAINER = Path(__file__).parent.parent / "governor" / "recorded" / "container"  # 369 MiB of room
@@ -93,6 +95,22 @@ def test_no_more_threads_than_a_quota_lets_run(folder: Path) -> None:
     ((_, planned),) = planner(folder, root).plan([model()])
     assert isinstance(planned, Load)
     assert planned.threads == 1
+
+
+def test_workers_get_the_cpus_that_the_front_leaves(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = MACHINES["four cores of two threads"]
+    monkeypatch.setattr(topology, "read", lambda: here)
+    one = planner(folder)
+    ((_, planned),) = one.plan([model()], Cpus(front=(0,)))
+    assert isinstance(planned, Load)
+    assert (one.front, planned.cpus, planned.threads) == ((0,), (1, 2, 3, 5, 6, 7), 2)  # of 2 cores
+    ((_, planned),) = one.plan([model(cpus=(0, 4))], Cpus(front=(0,)))
+    assert isinstance(planned, Load)
+    assert (planned.cpus, planned.threads) == ((0, 4), 1)
+    with pytest.raises(RayhostError, match=r"cpus\.front names \[9\]"):
+        one.plan([model()], Cpus(front=(9,)))
 
 
 SHAPE = BY_NAME["smollm2-135m"]

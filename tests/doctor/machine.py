@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 
 from rayhost import __version__
+from rayhost import profile as profiles
 from rayhost.cli.examination import Examination, Subject
 from rayhost.deploy.machine import this_machine
 from rayhost.doctor import units
 from rayhost.doctor.build import Build
 from rayhost.doctor.finding import Finding
-from rayhost.front.state import HostState
+from rayhost.front.state import HostState, ProfileState
+from rayhost.profile import digests
 from tests.cli import states
 
 PORT = 8080
@@ -53,7 +55,9 @@ class Machine:
         self.profile = root / "etc/rayhost/profile.json"
         self.build = Build(NATIVE)
         self.state = states.host(
-            states.model("tiny"), version=__version__, url=f"http://127.0.0.1:{PORT}"
+            states.model("tiny"),
+            version=__version__,
+            url=f"http://127.0.0.1:{PORT}",
         )
         self._kernel()
         self.write("etc/rayhost/keys.json", '{"keys": []}', 0o640)
@@ -90,7 +94,10 @@ class Machine:
         return path
 
     def write_profile(self, value: Mapping[str, Any]) -> None:
+        """Write it, and let the host have taken it in."""
         self.write("etc/rayhost/profile.json", json.dumps(value))
+        in_force = ProfileState(digests(profiles.load(self.profile)))
+        self.state = msgspec.structs.replace(self.state, profile=in_force)
 
     def write_units(self) -> None:
         machine = this_machine(self.root / "proc", self.root / "sys/fs/cgroup")

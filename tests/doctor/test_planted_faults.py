@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rayhost.cli.examination import Examination, Subject
 from rayhost.doctor.build import Build
 from rayhost.doctor.finding import exit_status
-from rayhost.front.state import MemoryState
+from rayhost.front.state import MemoryState, ProfileState
 from tests.cli import states
 from tests.doctor.machine import GENERIC, NGINX, PROFILE, Machine, answering
 from tests.support.host import command
@@ -40,7 +41,23 @@ def from_the_future(machine: Machine) -> None:
 
 
 def serving_another(machine: Machine) -> None:
-    machine.state = states.host(states.model("old"), version=machine.state.version)
+    machine.state = states.host(
+        states.model("old"),
+        version=machine.state.version,
+        profile=ProfileState({"models.old": "0"}),
+    )
+
+
+def not_applied(machine: Machine) -> None:
+    changed = {**PROFILE, "limits": {"queue": 7}, "cpus": {"front": [0]}}
+    machine.write("etc/rayhost/profile.json", json.dumps(changed))
+
+
+def not_restarted(machine: Machine) -> None:
+    machine.state = msgspec.structs.replace(
+        machine.state,
+        profile=ProfileState(machine.state.profile.digests, need_restart=("listen.port",)),
+    )
 
 
 def failed_model(machine: Machine) -> None:
@@ -104,6 +121,8 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     "profile": (lambda one: one.profile.chmod(0o666), "error: permissions", "(profile) has mode"),
     "admin socket": (open_socket, "error: permissions", "(admin socket) has mode 0666"),
     "drift of models": (serving_another, "warning: drift", "tiny is not served, old is served"),
+    "drift of settings": (not_applied, "warning: drift", "not applied: limits, cpus"),
+    "drift until a restart": (not_restarted, "warning: drift", "before a restart: listen.port"),
     "drift of the version": (other_version, "warning: drift", "version 0.0.1 runs"),
     "failed model": (failed_model, "error: model", "model tiny is failed: no memory"),
     "degraded host": (short_of_memory, "warning: memory", "given up for memory: caches"),

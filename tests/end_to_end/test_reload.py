@@ -126,6 +126,58 @@ def test_limits_and_keys_are_read_again(profile: Path, store: Path) -> None:
         assert large.status_code == 413
 
 
+def test_what_takes_a_restart_is_told_until_there_was_one(profile: Path, store: Path) -> None:
+    with started(profile, store) as host:
+        profile.write_text(json.dumps({"models": [tiny(context=LONG)], "traces": True}))
+        for _ in range(2):
+            told = reload(host, store)
+            assert told.stdout == "in force only after a restart: traces\n"
+            assert state(host).profile.need_restart == ("traces",)
+        write_profile(profile, [tiny(context=LONG)])
+        assert "restart" not in reload(host, store).stdout
+        assert state(host).profile.need_restart == ()
+
+
+def test_the_cache_of_answers_shrinks_at_once(profile: Path, store: Path) -> None:
+    shared = tiny(context=LONG, share="reproducible")
+    write_profile(profile, [shared])
+    with started(profile, store) as host:
+        assert complete(host).status_code == 200
+        assert state(host).cache.entries == 1
+        profile.write_text(json.dumps({"models": [shared], "cache": {"bytes": 0}}))
+        assert "settings: cache.bytes" in reload(host, store).stdout
+        assert state(host).cache.entries == 0
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is nothing to split")
+def test_front_and_workers_are_split_and_joined_again(profile: Path, store: Path) -> None:
+    first, second, *_ = everywhere = sorted(os.sched_getaffinity(0))
+
+    def where(pid: int) -> set[int]:
+        threads = os.listdir(f"/proc/{pid}/task")
+        return {cpu for one in threads for cpu in os.sched_getaffinity(int(one))}
+
+    def write(**cpus: list[int]) -> None:
+        profile.write_text(json.dumps({"models": [tiny(context=LONG)], "cpus": cpus}))
+
+    write(front=[first], workers=[second])
+    with started(profile, store) as host:
+        assert (where(host.process.pid), where(host.worker().pid)) == ({first}, {second})
+        write()
+        assert reload(host, store).stdout.splitlines() == [
+            "replaced: tiny",
+            "settings: cpus.front, cpus.workers",
+        ]
+        assert complete(host).status_code == 200
+        assert where(host.process.pid) == where(host.worker().pid) == set(everywhere)
+        cores = state(host).memory.cores
+        write(front=[second])  # the rest is for workers
+        reload(host, store)
+        assert where(host.process.pid) == {second}
+        assert where(host.worker().pid) == set(everywhere) - {second}
+        assert state(host).memory.cores == cores
+
+
 def test_a_reload_without_a_change_says_so(profile: Path, store: Path) -> None:
     with started(profile, store) as host:
         workers = host.workers()

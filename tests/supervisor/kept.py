@@ -15,8 +15,8 @@ from rayhost.front.request import GenerateRequest, TextPrompt
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.messages import Load, Sampling
 from rayhost.metrics import Metrics
+from rayhost.supervisor import topology
 from rayhost.supervisor.keeper import Keeper
-from rayhost.supervisor.pinning import allowed_cpus
 from tests.support.waiting import soon
 
 CONCURRENCY = 4
@@ -30,7 +30,7 @@ def load_of(path: Path, *, cpus: tuple[int, ...] | None = None) -> Load:
         concurrency=CONCURRENCY,
         batch=128,
         threads=1,
-        cpus=tuple(sorted(allowed_cpus())) if cpus is None else cpus,
+        cpus=tuple(sorted(topology.read().allowed)) if cpus is None else cpus,
         kv_type="q8_0",  # with it a resumed run computes the same numbers as an undisturbed one
         kv_layout="split",
         inter_token_ms=100,

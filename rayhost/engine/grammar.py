@@ -34,33 +34,30 @@ class Words(NamedTuple):
 
 
 class GrammarError(Exception):
-    """A constraint that cannot be followed: OpenAI's error code, and the field it came in."""
+    """A constraint that cannot be followed: OpenAI's error code."""
 
-    def __init__(self, message: str, code: str, param: str | None) -> None:
+    def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
-        self.param = param
 
 
 class Grammar:
     """A compiled constraint. Safe to use from several threads."""
 
-    def __init__(self, tokenizer: "LLTokenizer", prototype: "LLMatcher", param: str | None) -> None:
+    def __init__(self, tokenizer: "LLTokenizer", prototype: "LLMatcher") -> None:
         self._tokenizer = tokenizer
         self._prototype = prototype
-        self._param = param
 
     def matcher(self) -> "Matcher":
         """Return a matcher at the beginning of a text."""
-        return Matcher(self._prototype.deep_copy(), self._tokenizer, self._param)
+        return Matcher(self._prototype.deep_copy(), self._tokenizer)
 
 
 class Matcher:
     """Where one generation is in its grammar. Used by one thread; every method may raise."""
 
-    def __init__(self, native: "LLMatcher", tokenizer: "LLTokenizer", param: str | None) -> None:
+    def __init__(self, native: "LLMatcher", tokenizer: "LLTokenizer") -> None:
         self._native = native
-        self._param = param
         self._mask: Int32 = np.zeros((tokenizer.vocab_size + 31) // 32, np.int32)
         self._ends = np.asarray(tokenizer.eos_tokens, np.int64)
         self._accepted = 0
@@ -111,9 +108,7 @@ class Matcher:
             raise self._stuck("following the grammar takes too much time, it is too ambiguous")
 
     def _stuck(self, reason: str) -> GrammarError:
-        return GrammarError(
-            f"the answer cannot be continued: {reason}", "grammar_too_complex", self._param
-        )
+        return GrammarError(f"the answer cannot be continued: {reason}", "grammar_too_complex")
 
 
 def told(error: str) -> str:

@@ -26,7 +26,6 @@ INVALID = {
     "regex": "invalid_regex",
 }
 _NAMES = {"json_schema": "JSON schema", "json_object": "JSON schema", "regex": "regular expression"}
-_PARAMS = {"json_schema": "response_format", "json_object": "response_format", "gbnf": "grammar"}
 
 
 def tokenizer_of(words: Words) -> LLTokenizer:
@@ -54,13 +53,12 @@ class Grammars:
 
         For a thread with a stack of `grammar.STACK`; only one may do this at a time.
         """
-        name, param = _NAMES.get(constraint.kind, "grammar"), _PARAMS.get(constraint.kind)
+        name = _NAMES.get(constraint.kind, "grammar")
         size = len(constraint.source.encode(errors="replace"))
         if size > MAX_SOURCE:
             raise GrammarError(
                 f"the {name} has {size} bytes, and at most {MAX_SOURCE} are allowed",
                 INVALID[constraint.kind],
-                param,
             )
         try:
             grammar = self._checker.check(constraint)
@@ -73,6 +71,6 @@ class Grammars:
                 raise grammar_check.Invalid(prototype.get_error())
         except grammar_check.Invalid as reason:
             raise GrammarError(
-                f"the {name} cannot be used: {told(str(reason))}", INVALID[constraint.kind], param
+                f"the {name} cannot be used: {told(str(reason))}", INVALID[constraint.kind]
             ) from reason
-        return Grammar(self._tokenizer, prototype, param)
+        return Grammar(self._tokenizer, prototype)

@@ -27,6 +27,7 @@ class Ask:
     ignored: tuple[str, ...]
     n: int = 1
     echo: Mapping[str, Any] = field(default_factory=dict)  # what the answer repeats of the body
+    form: str = ""  # the parameter that says what the answer has to match; empty: none does
 
     @property
     def request(self) -> GenerateRequest:

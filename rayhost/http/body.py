@@ -6,7 +6,7 @@ body; `read_json` is for JSON in a string of it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,18 +23,18 @@ MAX_DEPTH = 64  # of arrays and objects in each other; what comes after may recu
 
 _decode = msgspec.json.Decoder().decode
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
-_TOO_LONG = "it has a whole number that does not fit into 64 bits"
 _MISSING = "Object missing required field `"
 
 
 def parse_body(
-    raw: bytes, schema: type[Body], unsupported: Unsupported
+    raw: bytes, schema: type[Body], unsupported: Unsupported, any_size: str = ""
 ) -> tuple[Body, tuple[str, ...]]:
     """Return the body as a `schema`, and the names of the parameters nobody here knows.
 
-    Raises InvalidRequest.
+    Of a name that comes twice the last value counts, as everywhere. Whole numbers fit into 64 bits,
+    but for those in the parameter `any_size`. Raises InvalidRequest.
     """
-    given = _decode_object(raw)
+    given = _decode_object(raw, any_size)
     for name, harmless in unsupported.items():
         if name in given:
             refuse_unsupported(given.pop(name), name, harmless)
@@ -66,12 +66,17 @@ def missing(param: str) -> InvalidRequest:
 def read_json(raw: bytes) -> Any:
     """Return what JSON says. Raises ValueError, which says why, where that goes beyond bounds."""
     value = _bounded(raw)
-    if _LONG_NUMBER.search(raw) and _beyond_64_bits(value):
-        raise ValueError(_TOO_LONG)
+    if _LONG_NUMBER.search(raw) and not fits_64_bits(value):
+        raise ValueError("it has a whole number that does not fit into 64 bits")
     return value
 
 
-def _decode_object(raw: bytes) -> dict[str, Any]:
+def fits_64_bits(value: Any) -> bool:
+    """Return whether every whole number in JSON is one that a worker and an answer can be told."""
+    return _beyond_64_bits(value, "") is None
+
+
+def _decode_object(raw: bytes, any_size: str) -> dict[str, Any]:
     try:
         given = _bounded(raw)
     except ValueError as error:
@@ -79,9 +84,15 @@ def _decode_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
     # Of parameters that are numbers themselves, the range is checked by name.
-    inner = (value for value in given.values() if type(value) is not int)
-    if _LONG_NUMBER.search(raw) and any(map(_beyond_64_bits, inner)):
-        raise _not_json(_TOO_LONG)
+    if _LONG_NUMBER.search(raw):
+        for name, value in given.items():
+            place = None if type(value) is int else _beyond_64_bits(value, name)
+            if place is not None and name != any_size:
+                raise InvalidRequest(
+                    f"{place}: a whole number must fit into 64 bits: it is between -2^63 and "
+                    "2^64 - 1",
+                    param=place,
+                )
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -101,13 +112,17 @@ def _bounded(raw: bytes) -> Any:
     return value
 
 
-def _beyond_64_bits(value: Any) -> bool:
-    """Return whether there is a number that neither a worker nor an answer could be told."""
+def _beyond_64_bits(value: Any, where: str) -> str | None:
+    """Return where the first number is that is too large, None if there is none."""
+    inner: Iterable[tuple[str, Any]] = ()
     if type(value) is dict:
-        return any(map(_beyond_64_bits, value.values()))
-    if type(value) is list:
-        return any(map(_beyond_64_bits, value))
-    return type(value) is int and not -(2**63) <= value < 2**64
+        inner = ((f"{where}.{name}", one) for name, one in value.items())
+    elif type(value) is list:
+        inner = ((f"{where}[{i}]", one) for i, one in enumerate(value))
+    elif type(value) is int and not -(2**63) <= value < 2**64:
+        return where
+    places = (_beyond_64_bits(one, place) for place, one in inner)
+    return next((place for place in places if place is not None), None)
 
 
 def _deeper(value: Any, limit: int) -> bool:

@@ -9,7 +9,7 @@ from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.http.answer import Ask, Caller
 from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.choices import forked
-from rayhost.http.constrained import ConstrainedBody, constraint_of
+from rayhost.http.constrained import ConstrainedBody, form_of
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
     UNSUPPORTED,
@@ -88,6 +88,7 @@ def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a chat body asks for. Raises InvalidRequest."""
     body, ignored = parse_body(raw, ChatBody, _UNSUPPORTED)
     check_values(body)
+    form = form_of(body)
     request = GenerateRequest(
         id=caller.request_id,
         model=body.model,
@@ -99,7 +100,7 @@ def parse(raw: bytes, caller: Caller) -> Ask:
         seeded=body.seed is not None,
         reuse=caller.reuse,
         logprobs=_logprobs(body),
-        constraint=constraint_of(body),
+        constraint=form.constraint,
     )
     return Ask(
         forked(request, body.n),
@@ -107,6 +108,7 @@ def parse(raw: bytes, caller: Caller) -> Ask:
         body.include_usage,
         (*ignored, *unused(body)),
         body.n,
+        form=form.param,
     )
 
 

@@ -17,7 +17,7 @@ from rayhost.front.request import (
 from rayhost.http.answer import Ask, Caller
 from rayhost.http.body import parse_body
 from rayhost.http.choices import ChoicesAnswer, forked
-from rayhost.http.constrained import ConstrainedBody, constraint_of
+from rayhost.http.constrained import ConstrainedBody, form_of
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
     INT32_MAX,
@@ -65,7 +65,7 @@ def parse(raw: bytes, caller: Caller) -> Ask:
             f"{MAX_CHOICES} choices that a request may have",
             param="prompt",
         )
-    sampling, stops, constraint = sampling_of(body), stops_of(body), constraint_of(body)
+    sampling, stops, form = sampling_of(body), stops_of(body), form_of(body)
     requests: list[GenerateRequest] = []
     for i, prompt in enumerate(prompts):
         request = GenerateRequest(
@@ -79,7 +79,7 @@ def parse(raw: bytes, caller: Caller) -> Ask:
             seeded=body.seed is not None,
             reuse=caller.reuse,
             logprobs=body.logprobs,
-            constraint=constraint,
+            constraint=form.constraint,
         )
         requests += forked(request, body.n, i * body.n)
     return Ask(
@@ -89,6 +89,7 @@ def parse(raw: bytes, caller: Caller) -> Ask:
         (*ignored, *unused(body)),
         body.n,
         {"texts": _echoed(prompts, body)} if body.echo else {},
+        form.param,
     )
 
 

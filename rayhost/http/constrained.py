@@ -7,14 +7,14 @@ itself. Whether a schema or grammar can be followed is for the worker to say. Us
 
 import re
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rayhost.errors import InvalidRequest
 from rayhost.http.body import missing
 from rayhost.http.json import encode
-from rayhost.http.schema import GenerationBody, shown
+from rayhost.http.schema import StoppedBody, shown
 from rayhost.ipc.messages import Constraint
 
 MAX_CHOICES = 1000
@@ -54,7 +54,7 @@ class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     grammar: str | None = None
 
 
-class ConstrainedBody(GenerationBody, frozen=True, kw_only=True):
+class ConstrainedBody(StoppedBody, frozen=True, kw_only=True):
     """A body whose answer can be constrained."""
 
     response_format: ResponseFormat | None = None
@@ -68,18 +68,23 @@ class ConstrainedBody(GenerationBody, frozen=True, kw_only=True):
 
 
 _NAMES = tuple(
-    name
-    for name in ConstrainedBody.__struct_fields__
-    if name not in GenerationBody.__struct_fields__
+    name for name in ConstrainedBody.__struct_fields__ if name not in StoppedBody.__struct_fields__
 )
 _given = attrgetter(*_NAMES)
 _NOTHING = (None,) * len(_NAMES)
 
 
-def constraint_of(body: ConstrainedBody) -> Constraint | None:
-    """Return what the answer has to match; None: anything. Raises InvalidRequest."""
+class Form(NamedTuple):
+    """What the answer has to match, None for anything, and the parameter that says so."""
+
+    constraint: Constraint | None
+    param: str
+
+
+def form_of(body: ConstrainedBody) -> Form:
+    """Return what a body asks for. Raises InvalidRequest."""
     if _given(body) == _NOTHING:
-        return None
+        return Form(None, "")
     found: dict[str, Constraint] = {}
     if body.response_format is not None:
         constraint = of_format(body.response_format)
@@ -100,7 +105,7 @@ def constraint_of(body: ConstrainedBody) -> Constraint | None:
     if len(found) > 1:
         first, second, *_ = found
         raise InvalidRequest(f"{second}: contradicts {first}: send one of them", param=second)
-    return next(iter(found.values()), None)
+    return next((Form(constraint, param) for param, constraint in found.items()), Form(None, ""))
 
 
 def of_format(wanted: ResponseFormat, where: str = "response_format") -> Constraint | None:

@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
+from rayhost.errors import InvalidRequest
 from rayhost.front.request import Finish, Front, Piece, Recalled, Reuse
 from rayhost.http import sse
 from rayhost.http.answer import Answer, Ask, Caller, MakeAnswer, Outcome, Parse
@@ -20,6 +21,10 @@ from rayhost.http.parsed import Parsed
 from rayhost.http.patience import commented
 from rayhost.http.sources import Sources
 
+# How a worker refuses what an answer has to match.
+GRAMMAR_CODES = frozenset(
+    {"invalid_json_schema", "invalid_grammar", "invalid_regex", "grammar_too_complex"}
+)
 _MAX_IGNORED = 16
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _REPLAY_BYTES = 64 << 10  # of a stream that is known already, sent at once
@@ -83,6 +88,12 @@ class Generate:
                 await _stream(sources, answer, headers, send)
             else:
                 await send_whole(answer.whole(await _gather(sources)), headers, send)
+        except InvalidRequest as error:
+            if error.code not in GRAMMAR_CODES:
+                raise
+            # No worker knows which parameter it came in.
+            param = ask.form or error.param
+            raise InvalidRequest(error.message, code=error.code, param=param) from error
         finally:
             sources.close()
 

@@ -1,13 +1,13 @@
 """`POST /v1/messages`: what a body of Anthropic's Messages API asks for. Pure; used by `app`."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.http.answer import Ask, Caller
-from rayhost.http.body import missing, parse_body
+from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.constrained import ResponseFormat, of_format
 from rayhost.http.messages_input import Text, Turn, conversation
 from rayhost.http.sampling import sampling_of
@@ -18,7 +18,6 @@ from rayhost.http.schema import (
     check_values,
     checked_stops,
     shown,
-    stops_of,
     unused,
 )
 from rayhost.http.tool_choice import FunctionSpec, tools_of
@@ -28,9 +27,13 @@ TEMPERATURE = Range(0, 1)
 
 _UNSUPPORTED: dict[str, tuple[object, ...]] = {
     **UNSUPPORTED,
+    "chat_template_kwargs": ({},),
     "container": (),
+    "context_management": ({"edits": []},),
     "mcp_servers": ([],),
 }
+THINKING = ("disabled", "adaptive")  # what a model that never thinks can be asked for
+_FORMAT = "output_config.format"
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -66,6 +69,12 @@ class OutputConfig(msgspec.Struct, frozen=True):
     effort: str | None = None
 
 
+class Thinking(msgspec.Struct, frozen=True):
+    """Whether the model is to think before it answers, which none here can be made to."""
+
+    type: str
+
+
 class CountBody(GenerationBody, frozen=True, kw_only=True):
     """The body of a question for the number of tokens, and what it has in common with the other."""
 
@@ -74,6 +83,7 @@ class CountBody(GenerationBody, frozen=True, kw_only=True):
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice | None = None
     output_config: OutputConfig = OutputConfig()
+    thinking: Thinking | None = None
 
 
 class MessagesBody(CountBody, frozen=True, kw_only=True):
@@ -85,7 +95,7 @@ class MessagesBody(CountBody, frozen=True, kw_only=True):
 
 def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a Messages body asks for. Raises InvalidRequest."""
-    body, ignored = parse_body(raw, MessagesBody, _UNSUPPORTED)
+    body, ignored = _body(raw, MessagesBody)
     check_values(body)
     if not TEMPERATURE.allows(body.temperature):
         raise InvalidRequest(
@@ -98,23 +108,50 @@ def parse(raw: bytes, caller: Caller) -> Ask:
         prompt=prompt_of(body),
         sampling=sampling_of(body),
         max_tokens=body.max_tokens,
-        stop=checked_stops(body.stop_sequences, "stop_sequences") or stops_of(body),
+        stop=checked_stops(body.stop_sequences, "stop_sequences"),
         terms=caller.terms,
         seeded=body.seed is not None,
         reuse=caller.reuse,
         constraint=_constraint(body.output_config.format),
     )
-    effort = ("output_config.effort",) if body.output_config.effort is not None else ()
-    return Ask((request,), body.stream, False, (*ignored, *unused(body), *effort))
+    return Ask(
+        (request,),
+        body.stream,
+        False,
+        (*ignored, *unused(body), *_without_effect(body)),
+        form=_FORMAT if body.output_config.format else "",
+    )
 
 
 def parse_count(raw: bytes) -> tuple[str, Prepare]:
     """Return the model, and the prompt whose tokens are to be counted. Raises InvalidRequest."""
-    body, _ = parse_body(raw, CountBody, _UNSUPPORTED)
+    body, _ = _body(raw, CountBody)
     prompt = prompt_of(body)
     return body.model, Prepare(
         prompt.messages, None, tools=prompt.tools, continue_final=prompt.continue_final
     )
+
+
+Body = TypeVar("Body", bound=CountBody)
+
+
+def _body(raw: bytes, schema: type[Body]) -> tuple[Body, tuple[str, ...]]:
+    """Return a body and the names of what nobody here knows. Raises InvalidRequest."""
+    # Calls that a model made are in the messages, with numbers as it likes them.
+    body, ignored = parse_body(raw, schema, _UNSUPPORTED, any_size="messages")
+    if body.thinking is not None and body.thinking.type not in THINKING:
+        refuse_unsupported(body.thinking, "thinking", ({"type": "disabled"},))
+    return body, ignored
+
+
+def _without_effect(body: CountBody) -> tuple[str, ...]:
+    """Return the names of parameters that are known, and without effect here."""
+    given = {
+        "output_config.effort": body.output_config.effort,
+        # The model is free to think, and has no way to.
+        "thinking": body.thinking and body.thinking.type == "adaptive",
+    }
+    return tuple(name for name, value in given.items() if value)
 
 
 def prompt_of(body: CountBody) -> ChatPrompt:
@@ -128,7 +165,7 @@ def prompt_of(body: CountBody) -> ChatPrompt:
 def _constraint(given: OutputFormat | None) -> Constraint | None:
     if given is None:
         return None
-    where = "output_config.format"
+    where = _FORMAT
     if given.type != "json_schema":
         raise InvalidRequest(
             f"{where}.type: must be 'json_schema', not {shown(given.type)!r}",

@@ -4,13 +4,15 @@ Pure. Turns of one role in a row are one turn, as Anthropic has it; what came of
 of its own, before the text of the turn that brings it. Used by `messages`.
 """
 
+import json
 from typing import Any
 
 import msgspec
 
 from rayhost.errors import InvalidRequest
-from rayhost.http.body import missing
+from rayhost.http.body import fits_64_bits, missing
 from rayhost.http.schema import shown
+from rayhost.http.tool_choice import past_call
 
 ROLES = ("user", "assistant", "system")
 
@@ -102,8 +104,10 @@ def _call(block: ContentBlock, made: set[str], where: str) -> dict[str, Any]:
         if getattr(block, field) is None:
             raise missing(f"{where}.{field}")
     made.add(str(block.id))
-    function = {"name": block.name, "arguments": block.input}
-    return {"id": block.id, "type": "function", "function": function}
+    given: Any = block.input
+    if not fits_64_bits(given):  # no worker can be told; templates are shown the text that it is
+        given = json.dumps(given, ensure_ascii=False)
+    return past_call(str(block.id), str(block.name), given, where)
 
 
 def _result(block: ContentBlock, made: set[str], where: str) -> dict[str, Any]:

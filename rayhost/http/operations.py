@@ -84,6 +84,7 @@ REFINED: Mapping[tuple[Shape, str], dict[str, Any]] = {
     (messages.MessagesBody, "messages"): {"minItems": 1},
     (text_tools.TemplateBody, "messages"): {"minItems": 1},
     (text_tools.DetokenizeBody, "tokens"): {**_TOKENS, "maxItems": text_tools.MAX_TOKENS},
+    (messages.Thinking, "type"): {"enum": list(messages.THINKING)},
     (messages_input.Turn, "role"): {"enum": list(messages_input.ROLES)},
     (messages_input.ContentBlock, "type"): {"enum": ["text", "tool_use", "tool_result"]},
     (messages_input.InnerBlock, "type"): {"enum": ["text"]},

@@ -16,7 +16,7 @@ from rayhost.http.responses_input import Input, messages_of
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
     UNSUPPORTED,
-    GenerationBody,
+    StoppedBody,
     check_values,
     one_of_aliases,
     shown,
@@ -26,6 +26,7 @@ from rayhost.http.schema import (
 from rayhost.http.tool_choice import FunctionSpec, tools_of
 from rayhost.ipc.messages import Constraint, Tools
 
+_FORMAT = "text.format"
 _LOGPROBS = "message.output_text.logprobs"
 # The others are parts of items that never are in an answer from here.
 _INCLUDABLE = (
@@ -75,7 +76,7 @@ class FunctionTool(msgspec.Struct, frozen=True):
     strict: bool | None = None
 
 
-class ResponsesBody(GenerationBody, frozen=True, kw_only=True):
+class ResponsesBody(StoppedBody, frozen=True, kw_only=True):
     """The body."""
 
     input: Input
@@ -115,7 +116,14 @@ def parse(raw: bytes, caller: Caller) -> Ask:
         constraint=_constraint(body.text.format),
         logprobs=_logprobs(body),
     )
-    return Ask((request,), body.stream, False, (*ignored, *_without_effect(body)), echo=_echo(body))
+    return Ask(
+        (request,),
+        body.stream,
+        False,
+        (*ignored, *_without_effect(body)),
+        echo=_echo(body),
+        form=_FORMAT if body.text.format else "",
+    )
 
 
 def _tools(body: ResponsesBody) -> Tools | None:
@@ -139,7 +147,7 @@ def _constraint(given: Format | None) -> Constraint | None:
         return None
     if given.type == "json_schema" and given.schema is None:
         raise missing("text.format.schema")
-    return of_format(ResponseFormat(given.type, schema=given.schema), "text.format")
+    return of_format(ResponseFormat(given.type, schema=given.schema), _FORMAT)
 
 
 def _logprobs(body: ResponsesBody) -> int | None:

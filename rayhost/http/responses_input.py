@@ -97,7 +97,7 @@ def _call(item: Item, where: str) -> dict[str, Any]:
         _required(item.call_id, f"{where}.call_id"),
         _required(item.name, f"{where}.name"),
         _required(item.arguments, f"{where}.arguments"),
-        f"{where}.arguments",
+        where,
     )
 
 

@@ -28,13 +28,12 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The parameters of both endpoints. A default of None stands for "not given"."""
+    """The parameters of every shape. A default of None stands for "not given"."""
 
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
     max_tokens: int | None = None
-    stop: str | tuple[str, ...] = ()
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -70,6 +69,12 @@ class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
     def include_usage(self) -> bool:
         """Whether a stream ends with a chunk that tells its cost."""
         return self.stream_options is not None and self.stream_options.include_usage is True
+
+
+class StoppedBody(GenerationBody, frozen=True, kw_only=True):
+    """A body with OpenAI's name of the texts before which the answer ends."""
+
+    stop: str | tuple[str, ...] = ()
 
 
 class Range(NamedTuple):
@@ -127,6 +132,7 @@ TRUNCATIONS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "typical_p": 1.0, "xtc_pr
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "n": (1,),  # except where the answer has choices
     "store": (False,),
+    "chat_template": (),  # the operator's to choose: it is code
 }
 
 
@@ -179,7 +185,7 @@ def unused(body: GenerationBody) -> tuple[str, ...]:
     return tuple(names)
 
 
-def stops_of(body: GenerationBody) -> tuple[str, ...]:
+def stops_of(body: StoppedBody) -> tuple[str, ...]:
     """Return the stop strings. Raises InvalidRequest for too many, an empty or a long one."""
     return checked_stops((body.stop,) if isinstance(body.stop, str) else body.stop, "stop")
 

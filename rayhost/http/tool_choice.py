@@ -104,10 +104,8 @@ def tools_of(
     )
 
 
-def call_message_part(
-    call_id: str, name: str, arguments: str, where: str = "arguments"
-) -> dict[str, Any]:
-    """Return a call as templates take it: its arguments, JSON at `where`, as an object.
+def call_message_part(call_id: str, name: str, arguments: str, where: str) -> dict[str, Any]:
+    """Return a call at `where` as templates take it: its arguments, JSON in a string, as an object.
 
     Without any text they are the empty object. What cannot be read stays the text that it is: an
     answer of ours can have been cut off in a call, or have a number that no worker can be told, and
@@ -120,12 +118,20 @@ def call_message_part(
         except ValueError:
             value = arguments
     if not isinstance(value, dict) and value is not arguments:
-        raise _wrong(where, _OBJECT)
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": value},
-    }
+        raise _wrong(f"{where}.arguments", _OBJECT)
+    return past_call(call_id, name, value, where)
+
+
+def past_call(call_id: str, name: str, arguments: Any, where: str) -> dict[str, Any]:
+    """Return a call that the model made as templates take it. Raises InvalidRequest.
+
+    Whatever shape of API brings it, and whatever it calls by now: its name is one that a function
+    could have.
+    """
+    if not _NAME.fullmatch(name):
+        raise _wrong(f"{where}.name", _bad_name(name))
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def calls_of(calls: Sequence[ToolCallSpec], where: str) -> list[dict[str, Any]]:
@@ -141,16 +147,8 @@ def calls_of(calls: Sequence[ToolCallSpec], where: str) -> list[dict[str, Any]]:
             raise missing(f"{here}.id")
         if call.function is None:
             raise missing(f"{here}.function")
-        if not _NAME.fullmatch(call.function.name):
-            raise _wrong(f"{here}.function.name", _bad_name(call.function.name))
-        parts.append(
-            call_message_part(
-                call.id,
-                call.function.name,
-                call.function.arguments,
-                f"{here}.function.arguments",
-            )
-        )
+        called = call.function
+        parts.append(call_message_part(call.id, called.name, called.arguments, f"{here}.function"))
     return parts
 
 

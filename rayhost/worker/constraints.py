@@ -76,7 +76,7 @@ class Constraints:
             outcome: Outcome = compiled(constraint)
         except GrammarError as error:
             # Without what led to it, which holds whatever was being compiled.
-            outcome = GrammarError(str(error), error.code, error.param)
+            outcome = GrammarError(str(error), error.code)
         self._keep(constraint, outcome)
         return outcome
 
@@ -90,5 +90,8 @@ class Constraints:
 
 
 def rejected(error: GrammarError) -> Rejected:
-    """Return what a client is told of a constraint that cannot be followed."""
-    return Rejected(str(error), error.code, error.param)
+    """Return what a client is told of a constraint that cannot be followed.
+
+    By which parameter it came is for the HTTP layer to say: of several one constraint is made.
+    """
+    return Rejected(str(error), error.code)

@@ -318,3 +318,24 @@ def test_every_field_of_sampling_was_given_a_thought() -> None:
         *("presence_penalty", "frequency_penalty", "repeat_penalty", "repeat_last_n"),
         *("logit_bias", "ignore_eos", "dry"),
     }
+
+
+def test_of_a_name_that_comes_twice_the_last_value_is_run_and_counted() -> None:
+    def of(text: str) -> GenerateRequest:
+        return chat.parse(text.encode(), Caller("id")).requests[0]
+
+    def asking(seed: str, content: str, properties: str) -> str:
+        return (
+            f'{{"model": "m", {seed}, "messages": [{{"role": "user", {content}}}], "json_schema": '
+            f'{{"type": "object", "properties": {{{properties}}}}}}}'
+        )
+
+    first, second = '"a": {"type": "null"}', '"a": {"type": "string"}'
+    twice = asking('"seed": 1, "seed": 2', '"content": "x", "content": "y"', f"{first}, {second}")
+    last = asking('"seed": 2', '"content": "y"', second)
+    before = asking('"seed": 1', '"content": "x"', first)
+    assert of(twice) == of(last)
+    assert canonical_key(of(twice)) == canonical_key(of(last)) != canonical_key(of(before))
+    for one in ('"seed": 1, "seed": 2', '"seed": 2, "seed": 1'):
+        asked = of(asking(one, '"content": "y"', second))
+        assert asked.sampling.seed == int(one[-1])

@@ -56,7 +56,8 @@ async def test_a_body_is_nested_to_a_limit(app: ASGIApp) -> None:
 async def test_a_number_that_nobody_could_be_told_is_refused(app: ASGIApp, number: str) -> None:
     body = json.dumps(chat_body(metadata={"k": [{"v": "NUMBER"}]})).replace('"NUMBER"', number)
     reply = await call(app, "POST", CHAT, body=body.encode())
-    assert (reply.status, reply.error["code"]) == (400, "invalid_json")
+    assert (reply.status, reply.error["code"]) == (400, "invalid_value")
+    assert reply.error["param"] == "metadata.k[0].v"
     assert "64 bits" in reply.error["message"]
 
 
@@ -129,6 +130,7 @@ BAD_OF_BOTH: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"n": 17}, "invalid_value", "n", "between 1 and 16"),
     ({"n": True}, "invalid_type", "n", "expected `int`, got `bool`"),
     ({"store": True}, UNSUPPORTED, "store", "send false"),
+    ({"chat_template": "{{ messages }}"}, UNSUPPORTED, "chat_template", "not supported"),
     ({"logit_bias": {"x": 1}}, "invalid_value", "logit_bias", "id of a token, not 'x'"),
     ({"logit_bias": {"-1": 1}}, "invalid_value", "logit_bias", "id of a token, not '-1'"),
     ({"logit_bias": {"1": 101}}, "invalid_value", "logit_bias", "between -100 and 100"),

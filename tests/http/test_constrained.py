@@ -4,12 +4,15 @@ import json
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp
 
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import Terms
 from rayhost.http import chat, completions
 from rayhost.http.answer import Caller
 from rayhost.ipc.messages import Constraint
+from tests.http.asgi import call
+from tests.http.fake_front import FakeFront
 
 SCHEMA = {"type": "object", "properties": {"b": {"type": "string"}, "a": {"enum": ["\u00e9", 1]}}}
 COMPACT = json.dumps(SCHEMA, separators=(",", ":"), ensure_ascii=False)
@@ -126,3 +129,57 @@ def test_what_is_wrong_with_it_is_named(
         chat.parse(json.dumps({**CHAT, **fields}).encode(), CALLER)
     assert (caught.value.code, caught.value.param) == (code, param)
     assert says in caught.value.message
+
+
+BY_NAME: list[tuple[str, dict[str, Any], str]] = [
+    *(
+        (path, fields, param)
+        for path in ("/v1/chat/completions", "/v1/completions")
+        for fields, param in (
+            ({"response_format": {"type": "json_schema", "json_schema": NAMED}}, "response_format"),
+            ({"json_schema": SCHEMA}, "json_schema"),
+            ({"grammar": 'root ::= "a"'}, "grammar"),
+            ({"guided_json": SCHEMA}, "guided_json"),
+            ({"guided_regex": "a"}, "guided_regex"),
+            ({"guided_choice": ["a"]}, "guided_choice"),
+            ({"guided_grammar": 'root ::= "a"'}, "guided_grammar"),
+            ({"structured_outputs": {"json": SCHEMA}}, "structured_outputs.json"),
+            ({"structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
+        )
+    ),
+    (
+        "/v1/responses",
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}},
+        "text.format",
+    ),
+    (
+        "/v1/messages",
+        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+        "output_config.format",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "fields", "param"), BY_NAME)
+async def test_what_no_worker_can_follow_is_named_as_the_client_named_it(
+    app: ASGIApp, front: FakeFront, path: str, fields: dict[str, Any], param: str
+) -> None:
+    body = {**CHAT, "model": "small", "max_tokens": 9, **fields}
+    body |= {"prompt": "hi"} if path == "/v1/completions" else {"input": "hi"}
+    front.submit_error = InvalidRequest("the grammar cannot be used", code="invalid_grammar")
+    reply = await call(app, "POST", path, json_body=body)
+    error = reply.json["error"]
+    assert (reply.status, error["code"], error["param"]) == (400, "invalid_grammar", param)
+
+    front.submit_error = None
+    front.run_error = InvalidRequest("it cannot be continued", code="grammar_too_complex")
+    assert (await call(app, "POST", path, json_body=body)).json["error"]["param"] == param
+    streamed = await call(app, "POST", path, json_body={**body, "stream": True})
+    assert f'"param":"{param}"'.encode() in streamed.body
+
+
+async def test_another_refusal_keeps_the_name_that_it_has(app: ASGIApp, front: FakeFront) -> None:
+    body = {**CHAT, "model": "small", "guided_regex": "a"}
+    front.submit_error = InvalidRequest("no template", param="messages")
+    reply = await call(app, "POST", "/v1/chat/completions", json_body=body)
+    assert reply.error["param"] == "messages"

@@ -101,11 +101,54 @@ def test_no_tool_is_offered_where_none_may_be_called() -> None:
 
 def test_what_has_no_effect_is_named() -> None:
     ask = parsed(
-        thinking={"type": "enabled", "budget_tokens": 1024},
+        thinking={"type": "adaptive"},
+        stop="x",
         output_config={"effort": "low"},
         metadata={"user_id": "u"},
     )
-    assert set(ask.ignored) == {"thinking", "output_config.effort"}
+    assert set(ask.ignored) == {"thinking", "output_config.effort", "stop"}
+    assert parsed(thinking={"type": "disabled"}).ignored == ()
+
+
+def test_where_it_stops_is_said_by_anthropics_name_alone() -> None:
+    ask = parsed(stop_sequences=["a", "b"], stop=["c", ""])
+    assert ask.request.stop == ("a", "b")
+    assert ask.ignored == ("stop",)
+    assert parsed(stop=7).request.stop == ()
+
+
+def test_a_call_with_numbers_of_any_size_is_shown_as_text() -> None:
+    for given in ({"a": 2**64}, {"a": [{"b": -(2**80)}]}):
+        made = prompt(
+            HELLO,
+            {"role": "assistant", "content": [{**USE, "input": given}]},
+            {"role": "user", "content": [RESULT]},
+        )
+        (sent,) = made.messages[1]["tool_calls"]
+        assert sent["function"]["arguments"] == json.dumps(given)
+    with pytest.raises(InvalidRequest) as refused:
+        parsed(tools=[{**TOOL, "input_schema": {"type": "object", "maximum": 2**64}}])
+    assert refused.value.param == "tools[0].input_schema.maximum"
+
+
+async def test_our_own_calls_can_be_sent_back(app: ASGIApp, front: FakeFront) -> None:
+    front.tool_syntax = "hermes"
+    number = 123456789 * 10**40
+    front.pieces = (f'<tool_call>\n{{"name": "f", "arguments": {{"a": {number}}}}}\n</tool_call>',)
+    first = await call(app, "POST", "/v1/messages", json_body=body(tools=[TOOL]))
+    content = first.json["content"]
+    assert content[0]["input"] == {"a": number}
+    result = {**RESULT, "tool_use_id": content[0]["id"]}
+    turns = [
+        HELLO,
+        {"role": "assistant", "content": content},
+        {"role": "user", "content": [result]},
+    ]
+    again = await call(app, "POST", "/v1/messages", json_body=body(tools=[TOOL], messages=turns))
+    assert again.status == 200
+    sent = front.requests[-1].prompt
+    assert isinstance(sent, ChatPrompt)
+    assert str(number) in sent.messages[1]["tool_calls"][0]["function"]["arguments"]
 
 
 def test_what_is_counted_is_what_would_be_run() -> None:
@@ -163,6 +206,15 @@ BAD = [
     ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
     ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
     ({"container": "c1"}, "container"),
+    ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "thinking"),
+    ({"thinking": {}}, "thinking.type"),
+    ({"chat_template": "{{ messages }}"}, "chat_template"),
+    ({"chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+    ({"context_management": {"edits": [{"type": "clear_tool_uses"}]}}, "context_management"),
+    (
+        {"messages": [HELLO, {"role": "assistant", "content": [{**USE, "name": "a b"}]}]},
+        "messages[1].content[0].name",
+    ),
 ]
 
 
@@ -173,11 +225,17 @@ def test_a_refusal_names_its_cause(changes: dict[str, Any], param: str) -> None:
     assert refused.value.param == param
 
 
-async def test_a_refusal_is_in_anthropics_shape(app: ASGIApp, front: FakeFront) -> None:
-    reply = await call(app, "POST", "/v1/messages", json_body=body(temperature=2))
-    assert reply.status == 400
-    assert reply.json["error"]["type"] == "invalid_request_error"
-    assert reply.json["error"]["param"] == "temperature"
+@pytest.mark.parametrize("changes", [{"temperature": 2}, {"thinking": {"type": "enabled"}}])
+async def test_a_refusal_is_in_anthropics_shape(
+    app: ASGIApp, front: FakeFront, changes: dict[str, Any]
+) -> None:
+    for path in ("/v1/messages", "/v1/messages/count_tokens"):
+        reply = await call(app, "POST", path, json_body=body(**changes))
+        if path.endswith("tokens") and "temperature" in changes:
+            continue  # it draws nothing
+        assert reply.status == 400
+        assert reply.json["error"]["type"] == "invalid_request_error"
+        assert reply.json["error"]["param"] == next(iter(changes))
     assert front.requests == []
 
 

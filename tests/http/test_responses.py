@@ -174,6 +174,8 @@ def test_what_has_no_effect_is_named() -> None:
 
 
 BAD = [
+    ({"input": [{**CALLED, "name": "a b"}]}, "input[0].name"),
+    ({"chat_template": "x"}, "chat_template"),
     ({"input": None}, "input"),
     ({"input": []}, "input"),
     ({"input": [{"type": "reasoning", "summary": []}]}, "input[0].type"),

@@ -163,7 +163,7 @@ def test_a_tool_is_a_function() -> None:
     [("{}", {}), ("", {}), (' {"a": [1, {"é": null}]} ', {"a": [1, {"é": None}]})],
 )
 def test_arguments_become_an_object(arguments: str, value: dict[str, Any]) -> None:
-    assert call_message_part("1", "f", arguments) == {
+    assert call_message_part("1", "f", arguments, "calls[0]") == {
         "id": "1",
         "type": "function",
         "function": {"name": "f", "arguments": value},

@@ -38,8 +38,8 @@ def compiled(constraint: Constraint) -> Grammar:
     text = grammar_check.grammar_of(constraint.kind, constraint.source)
     native = LLMatcher(TOKENIZER, text, log_level=0, limits=LIMITS)
     if native.is_error():
-        raise GrammarError(native.get_error(), "invalid_grammar", "grammar")
-    return Grammar(TOKENIZER, native, "grammar")
+        raise GrammarError(native.get_error(), "invalid_grammar")
+    return Grammar(TOKENIZER, native)
 
 
 class Gate:

@@ -105,7 +105,7 @@ def test_tools_that_may_not_be_called_are_not_shown() -> None:
 
 def test_a_schema_of_a_function_that_cannot_be_followed_names_the_function() -> None:
     told = Prepared(pack_tokens([7]), CALLS, "hermes")
-    error = GrammarError("it cannot be used: at 2(3): no such type", "invalid_grammar", None)
+    error = GrammarError("it cannot be used: at 2(3): no such type", "invalid_grammar")
     assert checked(told, error) == Rejected(
         "Invalid schema for function 'f': no such type", "invalid_function_parameters", "tools"
     )

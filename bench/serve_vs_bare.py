@@ -69,7 +69,7 @@ async def served(url: str, clients: int, tokens: int, round_: int) -> tuple[floa
 def outside_share(url: str) -> tuple[float, float]:
     """Return the worker's seconds in steps and inside llama_decode."""
     text = httpx.get(f"{url}/metrics").text
-    step = re.search(r"rayhost_step_seconds_total\{.*\} (\S+)", text)
+    step = re.search(r"rayhost_step_seconds_sum\{.*\} (\S+)", text)
     decode = re.search(r"rayhost_decode_seconds_total\{.*\} (\S+)", text)
     if step is None or decode is None:
         raise SystemExit("no step times in /metrics")

@@ -3,6 +3,7 @@
 Pure; the page is a function of the code alone, and a test holds the checked-in one to it.
 """
 
+import math
 import sys
 
 from prometheus_client.metrics_core import Metric
@@ -54,6 +55,8 @@ def _used() -> Metrics:
         reused_requests={"idle": 0},
         reused_tokens={"idle": 0},
         saved_seconds={"idle": 0.0},
+        steps_by_seconds={math.inf: 1},
+        steps_by_tokens={math.inf: 1},
     )
     memory = MemoryReading(rungs=("caches",))
     metrics.watch(lambda: [reading], lambda: FrontReading(0, 0, memory=memory))

@@ -3,10 +3,17 @@
 Used by `metrics`, which shows the readings; `cli.service` and the keepers make them.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 
@@ -32,6 +39,10 @@ class WorkerReading:
     reused_requests: Mapping[str, int] = field(default_factory=dict)  # by where cells came from
     reused_tokens: Mapping[str, int] = field(default_factory=dict)
     saved_seconds: Mapping[str, float] = field(default_factory=dict)
+    batch_tokens: int = 0  # computed in all steps
+    # Steps by the bound that they were the first not to exceed; the last one is infinite.
+    steps_by_seconds: Mapping[float, int] = field(default_factory=dict)
+    steps_by_tokens: Mapping[float, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +78,16 @@ _WORKER: tuple[tuple[_Kind, str, str, str], ...] = (
     (GaugeMetricFamily, "snapshots", "KV snapshots kept in memory.", "snapshots"),
     (GaugeMetricFamily, "snapshot_bytes", "Bytes that they take.", "snapshot_bytes"),
     (CounterMetricFamily, "steps", "Engine steps.", "steps"),
-    (CounterMetricFamily, "step_seconds", "Time in steps.", "step_seconds"),
     (
         CounterMetricFamily,
         "decode_seconds",
         "Of the time in steps, inside llama_decode.",
         "decode_seconds",
     ),
+)
+_WORKER_SPREADS = (  # and the attribute that has the sum
+    ("step_seconds", "Time of an engine step.", "steps_by_seconds", "step_seconds"),
+    ("batch_tokens", "Tokens computed in an engine step.", "steps_by_tokens", "batch_tokens"),
 )
 _WORKER_BY: tuple[tuple[_Kind, str, str, str, str], ...] = (
     (
@@ -127,9 +141,16 @@ class WorkerCollector(Collector):
                 for value, count in getattr(reading, attribute).items():
                     family.add_metric([reading.model, value], count)
             yield family
+        for name, text, attribute, total in _WORKER_SPREADS:
+            spread = HistogramMetricFamily(f"rayhost_{name}", text, labels=["model"])
+            for reading in readings:
+                if counts := getattr(reading, attribute):
+                    buckets = _cumulative(counts)
+                    spread.add_metric([reading.model], buckets, getattr(reading, total))
+            yield spread
         batch = CounterMetricFamily(
             "rayhost_step_tokens",
-            "Tokens computed in steps, prefill or decode; over rayhost_steps_total: the batch.",
+            "Tokens computed in steps, prefill or decode.",
             labels=["model", "phase"],
         )
         memory = GaugeMetricFamily(
@@ -142,6 +163,14 @@ class WorkerCollector(Collector):
                 memory.add_metric([reading.model], reading.rss_bytes)
         yield batch
         yield memory
+
+
+def _cumulative(counts: Mapping[float, int]) -> list[tuple[str, float]]:
+    """Return the buckets as Prometheus has them: each holds those before it, too."""
+    return [
+        ("+Inf" if math.isinf(bound) else str(float(bound)), so_far)
+        for bound, so_far in zip(counts, accumulate(counts.values()), strict=True)
+    ]
 
 
 _MEMORY = (

@@ -1,5 +1,7 @@
 """What a scrape shows."""
 
+import math
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from rayhost.metrics import FrontReading, Metrics, WorkerReading
@@ -69,7 +71,6 @@ def test_worker_figures_are_read_at_each_scrape() -> None:
     assert shown["rayhost_active_sequences", "tiny"] == 2
     assert shown["rayhost_kv_tokens", "tiny"] == 3
     assert shown["rayhost_steps_total", "tiny"] == 7
-    assert shown["rayhost_step_seconds_total", "tiny"] == 5.0
     assert shown["rayhost_decode_seconds_total", "tiny"] == 4.5
     assert shown["rayhost_steps_total", "other"] == 0
     steps = 8
@@ -146,6 +147,25 @@ def test_readings_by_label_and_the_front_are_shown() -> None:
     assert shown["rayhost_front_rss_bytes", ""] == 2000
     assert shown["rayhost_connections", ""] == 5
     assert shown["rayhost_cache_bytes", ""] == 7
+
+
+def test_steps_are_counted_by_their_time_and_size() -> None:
+    metrics = Metrics()
+    reading = WorkerReading(
+        *("tiny", 0, 0, 0, 6, 0.25, 0.0),
+        batch_tokens=40,
+        steps_by_seconds={0.01: 1, 0.1: 2, math.inf: 3},
+        steps_by_tokens={1: 4, 8: 0, math.inf: 2},
+    )
+    metrics.watch(lambda: [reading])
+    shown = samples(metrics)
+    seconds = [shown["rayhost_step_seconds_bucket", f"{le},tiny"] for le in ("0.01", "0.1", "+Inf")]
+    assert seconds == [1, 3, 6]
+    assert shown["rayhost_step_seconds_sum", "tiny"] == 0.25
+    tokens = [shown["rayhost_batch_tokens_bucket", f"{le},tiny"] for le in ("1.0", "8.0", "+Inf")]
+    assert tokens == [4, 4, 6]
+    assert shown["rayhost_batch_tokens_sum", "tiny"] == 40
+    assert shown["rayhost_batch_tokens_count", "tiny"] == 6
 
 
 def test_a_scraper_that_asks_for_openmetrics_gets_it() -> None:

@@ -19,7 +19,7 @@ from rayhost.errors import RayhostError
 from rayhost.ipc.ring import check_ring_bytes
 
 STATUS_BYTES = 4096
-LAYOUT = 1  # raise with any change to the bytes of the header, the status words or the frames
+LAYOUT = 2  # raise with any change to the bytes of the header, the status words or the frames
 
 _MAGIC = b"rayhost\0"
 _HEADER = struct.Struct("=8sQQQ")  # magic, layout, ring bytes, generation

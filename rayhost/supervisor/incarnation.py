@@ -5,6 +5,7 @@ process is gone.
 """
 
 import asyncio
+import math
 import signal
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from rayhost.front.link import Link
 from rayhost.front.request import Priority, WorkerHealth
 from rayhost.ipc.channel import End
 from rayhost.ipc.messages import Load, Resize, Stop
-from rayhost.ipc.status import Word
+from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, Spread, Word
 from rayhost.metrics import WorkerReading
 from rayhost.supervisor.identity import Origin
 from rayhost.supervisor.process import Process, describe_exit
@@ -153,6 +154,11 @@ def reading(lane: Lane, worker: Incarnation | None) -> WorkerReading:
     def word(which: Word) -> int:
         return status[which] if status else 0
 
+    def steps_by(spread: Spread, unit: float) -> dict[float, int]:
+        bounds = [*(bound / unit for bound in spread.bounds), math.inf]
+        counts = status.counts(spread) if status else [0] * len(bounds)
+        return dict(zip(bounds, counts, strict=True))
+
     return WorkerReading(
         model=lane.name,
         queued=lane.queued,
@@ -172,4 +178,7 @@ def reading(lane: Lane, worker: Incarnation | None) -> WorkerReading:
         reused_requests={source: word(count) for source, (count, _, _) in _REUSED.items()},
         reused_tokens={source: word(tokens) for source, (_, tokens, _) in _REUSED.items()},
         saved_seconds={source: word(ns) / 1e9 for source, (_, _, ns) in _REUSED.items()},
+        batch_tokens=word(Word.BATCH_TOKENS),
+        steps_by_seconds=steps_by(STEP_TIMES, 1e9),
+        steps_by_tokens=steps_by(STEP_SIZES, 1),
     )

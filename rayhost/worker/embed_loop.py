@@ -102,7 +102,7 @@ class EmbedLoop(Turns):
         encode_ended = self._now()
         for slot, request_id in enumerate(chosen):
             self._out.send(request_id, self._told(slot, began, encode_ended))
-        self._count_step(began, encode_ended - encode_began)
+        self._count_step(batch.size, began, encode_ended - encode_began)
         status[Word.PREFILL_TOKENS] += batch.size
         status[Word.FINISHED] += len(chosen)
 

@@ -245,7 +245,7 @@ class StepLoop(Turns):
         prefilled = batch.size - decoding - forced
         if prefilled or not forced:  # a few tokens more than one each tell little of either time
             self.scheduler.times.learn(prefilled + forced, decoding, ended - began)
-        self._count_step(began, decode_ended - decode_began)
+        self._count_step(batch.size, began, decode_ended - decode_began)
         self._status[Word.PREFILL_TOKENS] += prefilled
         self._status[Word.DECODE_TOKENS] += generated
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from rayhost import clock
 from rayhost.ipc.messages import Message
-from rayhost.ipc.status import StatusPage, Word
+from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, StatusPage, Word
 from rayhost.worker.constraints import Compiled
 from rayhost.worker.outbox import Out
 
@@ -85,9 +85,13 @@ class Turns(ABC):
         self._status[Word.BEAT_NS] = self._now()
         self._show()
 
-    def _count_step(self, began: int, decode_ns: int) -> None:
-        """Count a step that ends now; of its time `decode_ns` were in llama.cpp."""
+    def _count_step(self, tokens: int, began: int, decode_ns: int) -> None:
+        """Count a step of so many tokens that ends now; `decode_ns` of it were in llama.cpp."""
+        took_ns = self._now() - began
         status = self._status
         status[Word.STEP] += 1
-        status[Word.STEP_NS] += self._now() - began
+        status[Word.STEP_NS] += took_ns
         status[Word.DECODE_NS] += decode_ns
+        status[Word.BATCH_TOKENS] += tokens
+        status.observe(STEP_TIMES, took_ns)
+        status.observe(STEP_SIZES, tokens)

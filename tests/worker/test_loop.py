@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rayhost.engine.base import EngineFailed
 from rayhost.ipc.messages import Finished, Load, Rejected, Sampling, Start, Stop, Tokens
-from rayhost.ipc.status import Word
+from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, Word
 from rayhost.worker.scheduler import MIN_CHUNK
 from tests.worker.fake_engine import END, PIECES, VOCABULARY, FakeEngine, reference
 from tests.worker.rig import GREEDY, Rig
@@ -323,6 +323,10 @@ def test_the_status_page_tells_what_the_loop_does() -> None:
     assert status[Word.STEP] == len(rig.engine.sizes)
     assert status[Word.BEAT_NS] > beat
     assert 0 < status[Word.DECODE_NS] < status[Word.STEP_NS]
+    assert status[Word.BATCH_TOKENS] == sum(rig.engine.sizes)
+    assert sum(status.counts(STEP_TIMES)) == sum(status.counts(STEP_SIZES)) == status[Word.STEP]
+    ones = sum(size == 1 for size in rig.engine.sizes)
+    assert status.counts(STEP_SIZES)[0] == ones
 
 
 def test_a_prompt_of_one_token_counts_as_prefill() -> None:

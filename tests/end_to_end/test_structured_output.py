@@ -146,11 +146,11 @@ def test_a_streamed_answer_is_the_same(host: Host) -> None:
             "nowhere",
         ),
         ({"grammar": "root ::= missing"}, "invalid_grammar", "grammar", "missing"),
-        ({"guided_regex": "(?=a)b"}, "invalid_regex", None, "look-around"),
+        ({"guided_regex": "(?=a)b"}, "invalid_regex", "guided_regex", "look-around"),
     ],
 )
 def test_what_cannot_be_followed_is_a_400_that_says_why(
-    host: Host, fields: dict[str, Any], code: str, param: str | None, says: str
+    host: Host, fields: dict[str, Any], code: str, param: str, says: str
 ) -> None:
     answer = ask(host, **fields)
     assert answer.status_code == 400

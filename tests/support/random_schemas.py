@@ -46,7 +46,54 @@ class _Maker:
                 "additionalProperties": False,
             }
         made = self._object(2)
+        # One of each kind comes in every few schemas, whatever else is drawn.
+        name, kind = draw.choice(sorted(made["properties"])), draw.randrange(12)
+        special = (self._one_of, self._any_of, self._all_of, self._open)
+        if kind < len(special):
+            made["properties"][name] = special[kind]()
         return {**made, "$defs": self._defs} if self._defs else made
+
+    def _one_of(self) -> Schema:
+        """Objects told apart by a property, as pydantic writes a tagged union."""
+        tags = self._draw.sample(("cat", "dog", "bird"), self._draw.randint(2, 3))
+        parts = []
+        for tag in tags:
+            part = self._object(0)
+            part["properties"] = {"pet": {"const": tag}, **part["properties"]}
+            part["required"] = ["pet", *part["required"]]
+            if self._draw.random() < 0.5:
+                del part["additionalProperties"]
+            self._defs[tag] = part
+            parts.append({"$ref": f"#/$defs/{tag}"})
+        mapping = {tag: f"#/$defs/{tag}" for tag in tags}
+        return {"oneOf": parts, "discriminator": {"propertyName": "pet", "mapping": mapping}}
+
+    def _any_of(self) -> Schema:
+        """One form or another, or both: objects that leave room for each other among them."""
+        parts = [self._object(0) for _ in range(self._draw.randint(1, 2))]
+        for part in parts:
+            part.pop("additionalProperties")
+        return {"anyOf": [*parts, self._leaf()]}
+
+    def _all_of(self) -> Schema:
+        """One object that several places speak of, or one value within several bounds."""
+        low = self._draw.randint(-50, 50)
+        if self._draw.random() < 0.3:
+            return {"allOf": [{"type": "integer", "minimum": low}, {"maximum": low + 20}]}
+        first, second = self._object(0), self._object(0)
+        for name in first["properties"].keys() & second["properties"].keys():
+            second["properties"][name] = first["properties"][name]
+        for part in (first, second):
+            part.pop("additionalProperties")
+        return {"allOf": [first, second]}
+
+    def _open(self) -> Schema:
+        """An object whose further properties have a schema of their own."""
+        made = self._object(0)
+        made["additionalProperties"] = self._draw.choice(
+            ({"type": "integer", "minimum": 0, "maximum": 9}, {"type": "boolean"})
+        )
+        return made if self._draw.random() < 0.7 else {**made, "maxProperties": 4}
 
     def _any(self, depth: int) -> Schema:
         draw = self._draw
@@ -96,6 +143,9 @@ class _Maker:
                 {"type": "integer", "minimum": low, "maximum": high},
                 {"type": "integer", "exclusiveMinimum": low, "multipleOf": draw.choice((1, 5))},
                 {"type": "number", "minimum": low / 8, "exclusiveMaximum": high / 8 + 1},
+                {"type": "number", "exclusiveMinimum": low, "maximum": high + 1},
+                {"type": "integer", "minimum": -(10**18), "maximum": 2**63 - 1},
+                {"type": "integer", "exclusiveMaximum": 10**18, "minimum": 0},
                 {"type": ["boolean", "null"]},
                 {"type": "boolean"},
             )

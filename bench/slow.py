@@ -52,11 +52,20 @@ def main(
         folder = Path(temporary)
         with running(rayhost(settings, folder), folder / "log") as server:
             front = psutil.Process(server.pid)
-            asyncio.run(_phases(server.url, front, readers, senders, rounds, pairs))
+            asyncio.run(
+                _phases(
+                    server.url,
+                    front,
+                    readers=readers,
+                    senders=senders,
+                    rounds=rounds,
+                    pairs=pairs,
+                )
+            )
 
 
-async def _phases(  # noqa: PLR0917
-    url: str, front: psutil.Process, readers: int, senders: int, rounds: int, pairs: int
+async def _phases(
+    url: str, front: psutil.Process, *, readers: int, senders: int, rounds: int, pairs: int
 ) -> None:
     body = _body()
     await _known(url, body)

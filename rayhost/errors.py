@@ -15,10 +15,12 @@ class ApiError(RayhostError):
     """A failure that an OpenAI client understands.
 
     `param` names the request field at fault; `retry_after` is in whole seconds and becomes the
-    Retry-After header.
+    Retry-After header. `hopeless` where asking again cannot help before somebody mends something:
+    clients that repeat every 500 and 503 by themselves are told so (X-Should-Retry).
     """
 
     status: ClassVar[int] = 500
+    hopeless: ClassVar[bool] = False
     type: ClassVar[str] = "server_error"
     code: str = "internal_error"
 
@@ -130,6 +132,13 @@ class Unavailable(ApiError):
     code = "unavailable"
 
 
+class ModelFailed(Unavailable):
+    """503: the model cannot be loaded, and nobody tries again before the operator says so."""
+
+    hopeless = True
+    code = "model_failed"
+
+
 class Overloaded(Unavailable):
     """503: the box has more work than it can do in time; come back after `retry_after`."""
 
@@ -146,4 +155,5 @@ class DeadlineExceeded(ApiError):
 class WorkerLost(ApiError):
     """500: the worker died under this request and it could not be carried on."""
 
+    hopeless = True  # it was tried again, until it was known to be the cause
     code = "worker_lost"

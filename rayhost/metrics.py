@@ -4,6 +4,7 @@ Labels are bounded: models come from the profile, every other label has words of
 client's. What a worker or the kernel counts is read at scrape time and costs nothing in between.
 """
 
+import collections
 import functools
 from collections.abc import Callable, Iterable, Iterator
 
@@ -29,6 +30,8 @@ __all__ = ["FrontReading", "MemoryReading", "Metrics", "WorkerReading"]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _GAP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0)
+
+_NO_ERRORS = ("stop", "length", "cancelled")  # outcomes of requests
 
 
 class Metrics:
@@ -129,12 +132,14 @@ class Metrics:
 
     def cache_outcomes(self) -> dict[str, int]:
         """Return how many requests of all models met the result cache in which way."""
-        found: dict[str, int] = {}
-        for sample in next(iter(self._cache.collect())).samples:
-            if sample.name.endswith("_total"):
-                outcome = sample.labels["outcome"]
-                found[outcome] = found.get(outcome, 0) + int(sample.value)
-        return found
+        return dict(_sums(self._cache, "outcome"))
+
+    def unanswered(self) -> dict[str, int]:
+        """Return how many requests, of any model or of none, got an error instead, by its code."""
+        found = _sums(self._requests, "outcome")
+        for word in _NO_ERRORS:
+            del found[word]
+        return dict(found + _sums(self._refusals, "reason", model=""))
 
     def restarted(self, model: str, cause: str) -> None:
         """Count a worker that was lost or replaced."""
@@ -174,3 +179,12 @@ class Metrics:
         return Histogram(
             f"rayhost_{name}_seconds", text, ["model"], buckets=buckets, registry=self._registry
         )
+
+
+def _sums(counter: Counter, by: str, **only: str) -> collections.Counter[str]:
+    """Return what was counted for each value of the label `by`, where other labels are `only`."""
+    found: collections.Counter[str] = collections.Counter()
+    for sample in next(iter(counter.collect())).samples:
+        if sample.name.endswith("_total") and only.items() <= sample.labels.items():
+            found[sample.labels[by]] += int(sample.value)
+    return found

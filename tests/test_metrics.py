@@ -93,6 +93,17 @@ def test_a_refusal_is_a_request_and_has_its_reason() -> None:
     }
 
 
+def test_requests_that_got_an_error_are_summed_by_its_code() -> None:
+    metrics = Metrics()
+    for outcome in ("stop", "length", "cancelled", "displaced"):
+        end(metrics, outcome, started_ns=0, first_token_ns=0)
+    metrics.refused("tiny", "queue_full")
+    metrics.refused("other", "queue_full")
+    metrics.refused("", "invalid_api_key")
+    told = {"displaced": 1, "queue_full": 2, "invalid_api_key": 1}
+    assert metrics.unanswered() == told
+
+
 def test_a_refusal_at_the_door_is_no_request_of_a_model() -> None:
     metrics = Metrics()
     metrics.refused("", "invalid_api_key")

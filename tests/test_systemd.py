@@ -68,10 +68,9 @@ def test_each_stage_of_a_life_is_told(manager: Systemd) -> None:
 def test_more_time_is_asked_for_at_most_once_a_second(
     manager: Systemd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now_ns = 10**12
-    monkeypatch.setattr("rayhost.clock.now_ns", lambda: now_ns)
     notifier = Notifier(manager.address)
-    for now_ns in range(10**12, 10**12 + 2_500_000_000, 1_000_000):  # noqa: B007
+    for now_ns in range(10**12, 10**12 + 2_500_000_000, 1_000_000):
+        monkeypatch.setattr("rayhost.clock.now_ns", lambda at=now_ns: at)
         notifier.extend()
     assert len(manager.heard()) == 3
 

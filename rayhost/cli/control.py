@@ -63,6 +63,7 @@ class HostControl:
             ),
             models=tuple(_model(part.lane, part.keeper) for part in self._parts()),
             memory=self._memory(),
+            unanswered=self._metrics.unanswered(),
             profile=self._profile(),
         )
 

@@ -1,6 +1,7 @@
 """One frame of `rayhost top`: pure, from one state of a host, or two for rates. For 80 columns."""
 
 from collections import Counter
+from textwrap import shorten
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -11,13 +12,21 @@ from rayhost.front.state import HostState, ModelState
 
 _OTHER_LINES = 10  # title, totals, blank lines, and the headings of the two tables
 
+_COLUMNS = 80
+
 
 def frame(now: HostState, before: HostState | None, height: int) -> RenderableType:
     """Return the frame, of at most `height` lines where the models leave room for requests."""
     lines = _OTHER_LINES + bool(now.memory.rungs) + bool(_waiting(now)) + len(now.models)
+    lines += bool(_refused(now, before))
     rows = max(1, height - lines)
     return Group(
-        _title(now), _totals(now), Text(), _models(now, before), Text(), _requests(now, rows)
+        _title(now),
+        _totals(now, before),
+        Text(),
+        _models(now, before),
+        Text(),
+        _requests(now, rows),
     )
 
 
@@ -26,7 +35,7 @@ def _title(now: HostState) -> Text:
     return Text(f"rayhost {now.version}  {now.url}  up {_span(now.uptime_s)}{going}", "bold")
 
 
-def _totals(now: HostState) -> Text:
+def _totals(now: HostState, before: HostState | None) -> Text:
     lookups = now.cache.lookups
     known = lookups.get("hit", 0) + lookups.get("joined", 0)
     asked = known + lookups.get("miss", 0)
@@ -35,7 +44,7 @@ def _totals(now: HostState) -> Text:
         f"front {_size(now.front_rss_bytes)}  free {_size(now.available_bytes)}  "
         f"{now.connections} connections\n"
         f"cache {now.cache.entries:,} answers, {_size(now.cache.bytes)}{share}\n"
-        f"{_memory(now)}{_waiting(now)}"
+        f"{_memory(now)}{_waiting(now)}{_refused(now, before)}"
     )
 
 
@@ -55,6 +64,16 @@ def _waiting(now: HostState) -> str:
         sums.update(model.queued_by_priority)
     told = ", ".join(f"{count:,} {priority}" for priority, count in sums.items() if count)
     return f"\nwaiting: {told}" if told else ""
+
+
+def _refused(now: HostState, before: HostState | None) -> str:
+    """Return a line of the errors a second since `before`, where there were any, by their codes."""
+    elapsed_s = now.uptime_s - before.uptime_s if before else 0.0
+    if before is None or elapsed_s <= 0:
+        return ""
+    new = Counter(now.unanswered) - Counter(before.unanswered)
+    told = ", ".join(f"{code} {count / elapsed_s:.1f}" for code, count in new.most_common())
+    return "\n" + shorten(f"refused/s: {told}", _COLUMNS, placeholder=" ...") if told else ""
 
 
 def _models(now: HostState, before: HostState | None) -> Table:

@@ -79,7 +79,7 @@ class ProfileState(msgspec.Struct, frozen=True):
 
 
 class HostState(msgspec.Struct, frozen=True):
-    """The whole host."""
+    """The whole host; `unanswered` counts requests that got an error instead, by its code."""
 
     version: str
     url: str
@@ -92,3 +92,4 @@ class HostState(msgspec.Struct, frozen=True):
     models: tuple[ModelState, ...]
     memory: MemoryState = MemoryState()
     profile: ProfileState = ProfileState()
+    unanswered: Mapping[str, int] = {}

@@ -39,6 +39,7 @@ _EXPOSED = [
     "Request-Id",
     "Retry-After",
     "X-Request-Id",
+    "X-Should-Retry",
     "X-Rayhost-Cache",
     "X-Rayhost-Degraded",
     "X-Rayhost-Ignored",

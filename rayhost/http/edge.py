@@ -174,6 +174,8 @@ async def _send_error(
     ]
     if error.retry_after is not None:
         headers.append((b"retry-after", b"%d" % error.retry_after))
+    if error.hopeless:
+        headers.append((b"x-should-retry", b"false"))
     if error.status == 413:  # the rest of the body is not worth reading
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

@@ -54,6 +54,10 @@ _LIMITS = ("Requests", "Tokens")
 _HEADERS: dict[str, tuple[str, Json]] = {
     "X-Request-Id": ("The request's id, yours or one made here.", {"type": "string"}),
     "Retry-After": ("Seconds after which to come back.", _COUNT),
+    "X-Should-Retry": (
+        "`false` where asking again cannot help; OpenAI's and Anthropic's clients then do not.",
+        {"type": "string", "enum": ["false"]},
+    ),
     "Age": ("Seconds since the answer was computed, of one that was kept.", _COUNT),
     "X-Rayhost-Cache": (
         "How the request met the kept answers.",
@@ -222,7 +226,9 @@ def _failure(status: int, errors: Errors, one: Operation, ref: Callable[[Events]
     shape = ref(one.envelope)
     if status in one.also:
         shape = {"anyOf": [ref(one.also[status]), shape]}
-    headers = (*_EVERYWHERE, *(("Retry-After",) if status in (429, 503) else ()))
+    come_again = ("Retry-After",) if status in (429, 503) else ()
+    do_not = ("X-Should-Retry",) if any(error.hopeless for error in errors) else ()
+    headers = (*_EVERYWHERE, *come_again, *do_not)
     return {
         "description": f"{reason} With codes such as {codes}.",
         "headers": _headers(headers),

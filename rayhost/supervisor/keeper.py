@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from rayhost import clock
-from rayhost.errors import RayhostError, Unavailable
+from rayhost.errors import ModelFailed, RayhostError, Unavailable
 from rayhost.front.blame import Death
 from rayhost.front.lane import Lane, State
 from rayhost.front.link import Link
@@ -89,9 +89,7 @@ class Keeper:
     def _fail(self, reason: str) -> None:
         """Give the model up: every request for it is answered with `reason`."""
         self._set("failed", reason)
-        self._lane.close(
-            Unavailable(f"model {self._lane.name!r} failed to load: {reason}", code="model_failed")
-        )
+        self._lane.close(ModelFailed(f"model {self._lane.name!r} failed to load: {reason}"))
         _log.error("model failed", model=self._lane.name, reason=reason)
         self.settled.set()
 

@@ -91,7 +91,7 @@ def _await_load(receiver: Receiver) -> Load:
 def _work(load: Load, end: End, outbox: Outbox) -> None:
     # numpy has brought threads; those of the OpenMP pool inherit, so llama.cpp comes after it.
     procfs.pin(load.cpus)
-    from rayhost.engine.native import open_model, task_of  # noqa: PLC0415
+    from rayhost.engine.native import open_model, task_of  # noqa: PLC0415 - see above
 
     began = clock.now_ns()
     stamp = _stamp(load.path)
@@ -103,7 +103,7 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
 
 
 def _embed(load: Load, model: Any, began: int, end: End, outbox: Outbox) -> None:
-    from rayhost.engine.embedding import LlamaEmbedder  # noqa: PLC0415
+    from rayhost.engine.embedding import LlamaEmbedder  # noqa: PLC0415 - after the pinning
 
     if load.preload:
         raise LoadError("preload: the model makes vectors, and keeps nothing of a prompt")
@@ -123,7 +123,7 @@ def _embed(load: Load, model: Any, began: int, end: End, outbox: Outbox) -> None
 
 def _generate(load: Load, model: Any, began: int, end: End, outbox: Outbox, *, stamp: str) -> None:
     """`stamp` is of the file from before it was opened."""
-    from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415
+    from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415 - after the pinning
 
     engine = LlamaEngine(load, model)
     snapshots = Snapshots(load.snapshot_bytes, trims=engine.facts.trims)
@@ -180,6 +180,7 @@ def _begin_threads(codec: Codec, end: End, outbox: Outbox, constraints: Constrai
 
 
 def _compiler(codec: "LlamaCodec") -> Compile:
+    # With llguidance, 6 MB: only in workers that a grammar has come to.
     from rayhost.engine.grammar_compiler import Grammars, tokenizer_of  # noqa: PLC0415
 
     return Grammars(lambda: tokenizer_of(codec.words())).compile

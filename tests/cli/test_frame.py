@@ -55,6 +55,25 @@ def test_who_waits_is_told_by_priority() -> None:
     assert not any(line.startswith("waiting") for line in shown(idle))
 
 
+def test_what_was_refused_is_told_by_the_second_and_the_code() -> None:
+    before = host(model(), uptime_s=60.0, unanswered={"queue_full": 5, "shed": 1})
+    now = host(model(), uptime_s=62.0, unanswered={"queue_full": 12, "shed": 1, "overloaded": 1})
+    assert "refused/s: queue_full 3.5, overloaded 0.5" in shown(now, before)
+    for quiet in (shown(now), shown(now, now), shown(before, before)):
+        assert not any(line.startswith("refused") for line in quiet)
+
+
+def test_many_kinds_of_refusals_keep_to_a_line_and_requests_to_the_height() -> None:
+    codes = {"rate_limit_exceeded": 8, "deadline_exceeded": 9, "context_length_exceeded": 7}
+    requests = tuple(request(f"r{n}") for n in range(100))
+    before = host(model(requests=requests), uptime_s=60.0)
+    now = host(model(requests=requests), uptime_s=61.0, unanswered=codes)
+    lines = shown(now, before)
+    assert len(lines) <= 24
+    (line,) = (line for line in lines if line.startswith("refused/s: "))
+    assert line == "refused/s: deadline_exceeded 9.0, rate_limit_exceeded 8.0, ..."
+
+
 def test_a_request_is_a_row() -> None:
     lines = shown(host(model(requests=(request(),))))
     assert row(lines, "req-1") == ["req-1", "tiny", "decode", "normal", "1,200", "34", "2.5s"]

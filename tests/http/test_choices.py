@@ -115,7 +115,7 @@ async def test_several_prompts_are_choices_in_their_order(app: ASGIApp, front: F
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_long_list_of_prompts_is_submitted_a_few_at_a_time(
-    app: ASGIApp, front: FakeFront, stream: bool
+    app: ASGIApp, front: FakeFront, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 0
     submit = front.submit
@@ -126,7 +126,7 @@ async def test_a_long_list_of_prompts_is_submitted_a_few_at_a_time(
         most = max(most, sum(not one._ended for one in front.runs))
         return run
 
-    front.submit = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(front, "submit", counted)
     prompts = [f"p{i}" for i in range(50)]
     front.scripts = [(one, "!") for one in prompts]
     body = completion_body(prompt=prompts, stream=stream)
@@ -141,7 +141,7 @@ async def test_a_long_list_of_prompts_is_submitted_a_few_at_a_time(
 
 
 async def test_a_refused_choice_refuses_the_request_and_closes_the_others(
-    app: ASGIApp, front: FakeFront
+    app: ASGIApp, front: FakeFront, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     submit = front.submit
 
@@ -150,7 +150,7 @@ async def test_a_refused_choice_refuses_the_request_and_closes_the_others(
             raise QueueFull("full", retry_after=1)
         return await submit(request)
 
-    front.submit = second_is_refused  # type: ignore[method-assign]
+    monkeypatch.setattr(front, "submit", second_is_refused)
     reply = await call(app, "POST", CHAT, json_body=chat_body(n=2, stream=True))
     assert (reply.status, reply.error["code"]) == (429, "queue_full")
     assert front.run.closed
@@ -214,12 +214,12 @@ async def test_choices_that_are_all_known_are_not_computed(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_choices_of_which_some_are_known_are_one_answer(
-    app: ASGIApp, front: FakeFront, stream: bool
+    app: ASGIApp, front: FakeFront, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def first_only(request: Any) -> Recalled | None:
         return known("abc") if "." not in request.id else None
 
-    front.recall = first_only  # type: ignore[method-assign]
+    monkeypatch.setattr(front, "recall", first_only)
     front.scripts = [("x", "y"), ("z",)]
     reply = await call(app, "POST", COMPLETIONS, json_body=completion_body(n=3, stream=stream))
     assert reply.headers["x-rayhost-cache"] == "miss"

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from rayhost.errors import (
     ApiError,
     DeadlineExceeded,
+    ModelFailed,
     ModelNotFound,
     Overloaded,
     QueueFull,
@@ -66,6 +67,16 @@ def calling(front: FakeFront) -> None:
     """Let the model call a tool, in pieces."""
     front.tool_syntax = "hermes"
     front.pieces = ["I look. ", CALL[:30], CALL[30:55], CALL[55:]]
+
+
+def test_the_client_does_not_repeat_what_cannot_be_answered(url: str, front: FakeFront) -> None:
+    front.submit_error = ModelFailed("no such file")
+    with (
+        anthropic.Anthropic(base_url=url, api_key="none", max_retries=2) as client,
+        pytest.raises(anthropic.InternalServerError),
+    ):
+        ask(client)
+    assert len(front.requests) == 1
 
 
 def test_a_whole_answer(client: anthropic.Anthropic, front: FakeFront) -> None:

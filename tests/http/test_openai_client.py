@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from rayhost.errors import (
     ApiError,
+    ModelFailed,
     Overloaded,
     QueueFull,
     RateLimited,
@@ -184,6 +185,20 @@ def test_the_client_comes_back_after_a_refusal_and_is_served(
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as client:
         assert ask(client) == "Paris is nice"
     assert len(front.requests) == 2
+
+
+@pytest.mark.parametrize("failure", [ModelFailed("no such file"), WorkerLost("it kills workers")])
+def test_the_client_does_not_repeat_what_cannot_be_answered(
+    url: str, front: FakeFront, failure: ApiError
+) -> None:
+    front.submit_error = failure
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=2) as client,
+        pytest.raises(openai.InternalServerError) as raised,
+    ):
+        ask(client)
+    assert raised.value.code == failure.code
+    assert len(front.requests) == 1
 
 
 def test_choices_and_log_probabilities(client: openai.OpenAI, front: FakeFront) -> None:

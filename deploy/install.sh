@@ -207,6 +207,11 @@ installation() {
     is_wheelhouse "$wheelhouse" || fail "$wheelhouse: no wheelhouse; make one with: make wheelhouse"
     wheelhouse=$(CDPATH='' cd -- "$wheelhouse" && pwd)
     python=$(python)
+    if [ -e "$wheelhouse/built-for.json" ]; then
+        why=$(PYTHONPATH=$(printf '%s' "$wheelhouse"/rayhost-*.whl) "$python" \
+            -m rayhost.deploy.built_for check "$wheelhouse/built-for.json") ||
+            fail "$wheelhouse: $why; make one on such a machine"
+    fi
     ldconfig -p | grep -q libgomp.so.1 ||
         fail 'no libgomp, which llama.cpp needs; to mend it: apt-get install -y libgomp1'
     for wheel in "$wheelhouse"/rayhost-*.whl; do

@@ -2,7 +2,8 @@
 
 Usage: wheelhouse.py FOLDER, with a Python that has pip. It holds rayhost, all that it needs in the
 versions of constraints.txt, and install.sh. llama.cpp in it is compiled for the CPU of this
-machine; pip's cache spares that the next time. FOLDER is replaced as a whole, or not at all.
+machine, which built-for.json names; pip's cache spares that the next time. FOLDER is replaced as a
+whole, or not at all.
 """
 
 import os
@@ -20,6 +21,7 @@ SOURCES = ("pyproject.toml", "README.md", "constraints.txt")
 # With a fixed date ggml takes the build for one that many machines are to share, and leaves out
 # every instruction set (see `rayhost doctor` for what that costs). Said outright, it is not.
 NATIVE = "-DGGML_NATIVE=ON"
+ANY_CPU = "GGML_NATIVE=OFF"
 
 
 def environment(own: dict[str, str]) -> dict[str, str]:
@@ -51,6 +53,10 @@ def main(folder: str) -> int:
         if made.returncode:
             return made.returncode
         shutil.copy(ROOT / "deploy" / "install.sh", wheels)
+        if ANY_CPU not in os.environ.get("CMAKE_ARGS", ""):
+            # install.sh refuses it on a CPU that lacks an instruction of this one.
+            record = ["-m", "rayhost.deploy.built_for", "write", str(wheels / "built-for.json")]
+            subprocess.run([sys.executable, *record], cwd=ROOT, check=True)
         wheels.chmod(0o755)
         if out.exists():
             out.rename(Path(work, "old"))

@@ -7,7 +7,7 @@ import pytest
 
 from rayhost import profile
 from rayhost.cli.forecast import Forecaster
-from rayhost.cli.plan import parse_size
+from rayhost.sizes import parse_size
 
 FOLDER = Path(__file__).parent.parent / "profiles"
 BOXED = sorted(FOLDER.glob("*core-*.json"))

@@ -36,6 +36,9 @@ def render(
     profile: Annotated[
         Path | None, typer.Option(help="Profile that will be served; else one with defaults.")
     ] = None,
+    memory: Annotated[
+        str, typer.Option(help="Memory of the machine it is for, such as 1GiB; else this one's.")
+    ] = "",
     cpus: Annotated[str, typer.Option(help="CPUs of the service, as in 0-2,4; else all.")] = "",
     only: Annotated[Group | None, typer.Option(help="No other group of files.")] = None,
     proxy: Annotated[
@@ -52,14 +55,14 @@ def render(
     from rayhost.deploy import proxy as proxies
     from rayhost.deploy.files import render as rendered
     from rayhost.deploy.files import render_proxy, write
-    from rayhost.deploy.machine import this_machine
+    from rayhost.deploy.machine import described
     from rayhost.deploy.settings import read_profile
     from rayhost.deploy.settings import settings as made_of
 
     if profile is not None:
         profiles.load(profile)  # says everything that is wrong with it
     given = read_profile(profile)
-    settings = made_of(given, this_machine(), cpus)
+    settings = made_of(given, described(memory), cpus)
     if proxy is None:
         files = rendered(settings, only)
     else:

@@ -3,17 +3,14 @@
 Nothing is downloaded or loaded. The entry point registers `plan`.
 """
 
-import re
 from typing import Annotated
 
 import msgspec
 import typer
 
 from rayhost.cli.forecast import Forecaster, Plan, Speed
-from rayhost.errors import RayhostError
 from rayhost.governor.costs import MIB
-
-_UNITS = {"k": 10, "m": 20, "g": 30}
+from rayhost.sizes import parse_size
 
 
 def plan(
@@ -36,14 +33,6 @@ def plan(
         typer.echo("\n\n".join(text(one) for one in found))
     if any(one.refusal for one in found):
         raise typer.Exit(1)
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of a size such as `1GiB`, `768M` or `1073741824`. Raises RayhostError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
-    if not found:
-        raise RayhostError(f"{text!r} is no size; expected one such as 1GiB or 768MiB")
-    return int(float(found[1]) * (1 << _UNITS.get(found[2], 0)))
 
 
 def text(plan: Plan) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from rayhost.deploy.files import GROUPS, render, render_proxy, write
-from rayhost.deploy.machine import this_machine
+from rayhost.deploy.machine import described
 from rayhost.deploy.proxy import KINDS, proxy
 from rayhost.deploy.settings import read_profile, settings
 from rayhost.errors import RayhostError
@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python3 -m rayhost.deploy", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--profile", type=Path, help="profile that will be served")
+    parser.add_argument("--memory", default="", help="memory of the machine, as 1GiB; else this")
     parser.add_argument("--cpus", default="", help="CPUs of the service, as in 0-2,4")
     parser.add_argument("--only", choices=GROUPS, help="no other group of files")
     parser.add_argument("--proxy", choices=KINDS, help="only the configuration of this proxy")
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         profile = read_profile(given.profile)
-        found = settings(profile, this_machine(), given.cpus)
+        found = settings(profile, described(given.memory), given.cpus)
         if given.proxy:
             pair = given.certificate, given.certificate_key
             front = proxy(found, profile.get("limits", {}), given.domain, *pair)

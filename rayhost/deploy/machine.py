@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rayhost.sizes import parse_size
+
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # cgroup v2, v1
 
 
@@ -20,6 +22,11 @@ class Machine:
 def this_machine(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Machine:
     """Read it."""
     return Machine(min(_memory(proc, cgroup)))
+
+
+def described(memory: str) -> Machine:
+    """Return a machine with so much memory, as people write it; this one for none."""
+    return Machine(parse_size(memory)) if memory else this_machine()
 
 
 def _memory(proc: Path, cgroup: Path) -> Iterator[int]:

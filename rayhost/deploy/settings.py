@@ -69,8 +69,10 @@ def read_profile(profile: Path | None) -> dict[str, Any]:
 def settings(profile: dict[str, Any], machine: Machine, cpus: str = "") -> Settings:
     """Return the settings for a profile, as JSON; `rayhost check` says what else is wrong with it.
 
+    The profile's own CPUs, where it names all, go before `cpus`: units of others would not start.
     Raises RayhostError for an address that systemd cannot listen at, and for bad CPUs.
     """
+    cpus = pinned(profile) or cpus
     if cpus and not _CPUS.fullmatch(cpus):
         raise RayhostError(f"{cpus!r} are no CPUs; expected numbers and ranges such as 0-2,4")
     listen = profile.get("listen", {})
@@ -82,6 +84,17 @@ def settings(profile: dict[str, Any], machine: Machine, cpus: str = "") -> Setti
         memory_max=most,
         cpus=cpus,
     )
+
+
+def pinned(profile: dict[str, Any]) -> str:
+    """Return all CPUs of a profile that names them for front and workers; empty for another."""
+    cpus = profile.get("cpus", {})
+    named = [cpus.get("front", "auto"), cpus.get("workers", "auto")]
+    if "auto" in named:
+        return ""
+    named += [model.get("cpus", "auto") for model in profile.get("models", ())]
+    every = {cpu for one in named if one != "auto" for cpu in one}
+    return ",".join(str(cpu) for cpu in sorted(every))
 
 
 def memory_limits(total: int) -> tuple[int, int]:

@@ -106,7 +106,7 @@ def fields(text: str) -> dict[str, int]:
 def _memories(group: Group) -> Iterator[Memory]:
     v2 = group.version == 2
     for folder in group.folders:
-        limit = _number(folder / ("memory.max" if v2 else "memory.limit_in_bytes"))
+        limit = _limit(folder, v2=v2)
         usage = _number(folder / ("memory.current" if v2 else "memory.usage_in_bytes"))
         if limit is None or usage is None or limit >= _NONE:
             continue
@@ -114,6 +114,13 @@ def _memories(group: Group) -> Iterator[Memory]:
         prefix = "" if v2 else "total_"
         used = max(0, usage - stat.get(f"{prefix}inactive_file", 0))
         yield Memory(limit, used, min(used, stat.get(f"{prefix}active_file", 0)))
+
+
+def _limit(folder: Path, *, v2: bool) -> int | None:
+    """Return what a group may hold in good health: above `memory.high` it is slowed to a crawl."""
+    names = ("memory.max", "memory.high") if v2 else ("memory.limit_in_bytes",)
+    limits = (_number(folder / name) for name in names)
+    return min((one for one in limits if one is not None), default=None)
 
 
 def _quota(group: Group, folder: Path) -> float | None:

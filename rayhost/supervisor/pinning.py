@@ -1,10 +1,10 @@
 """Which CPUs the front and each worker run on, and with how many threads a worker computes. Pure.
 
 `auto` is every CPU this process may use, for front and workers alike: on 2 cores a core of its own
-for the front is half of what computes. Where one of the two
-is given a list, the other gets what is left. A worker of `auto` has one compute thread for each
-physical core, as two hyperthreads share the arithmetic units that llama.cpp saturates, and stays on
-one NUMA node, as every step reads all the weights.
+for the front costs 40 % of the tokens (docs/performance.md). Where one of the two is given a list,
+the other gets what is left. A worker of `auto` has one compute thread for each physical core, as
+two hyperthreads share the arithmetic units that llama.cpp saturates, and stays on one NUMA node, as
+every step reads all the weights.
 """
 
 import math

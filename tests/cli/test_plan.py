@@ -11,10 +11,10 @@ from rayhost.baseline import cpu
 from rayhost.baseline.calibration import Calibrations, identity
 from rayhost.cli.forecast import SYSTEM, Plan
 from rayhost.cli.main import app
-from rayhost.cli.plan import parse_size
 from rayhost.errors import RayhostError
 from rayhost.models.catalog import ENTRIES
 from rayhost.models.store import StoredModel
+from rayhost.sizes import parse_size
 from tests.baseline import figures
 from tests.support.host import tiny, write_profile
 from tests.support.tiny_gguf import write_tiny_llama

@@ -50,6 +50,22 @@ def test_without_cpus_nothing_is_pinned() -> None:
     assert "CPUAffinity" not in text
 
 
+@pytest.mark.parametrize(
+    ("cpus", "models", "pinned"),
+    [
+        ({"front": [0], "workers": [2, 1]}, [{}], "0,1,2"),
+        ({"front": [0], "workers": [0]}, [{"cpus": [5]}, {"cpus": "auto"}], "0,5"),
+        ({"front": [0]}, [{"cpus": [1]}], "3"),  # the rest is for workers: as asked
+        ({}, [{}], "3"),
+    ],
+)
+def test_a_profile_that_names_all_cpus_pins_the_units(
+    cpus: dict[str, object], models: list[dict[str, object]], pinned: str
+) -> None:
+    made = settings({"cpus": cpus, "models": models}, SMALL, "3")
+    assert unit(render(made, "systemd")["systemd/rayhost.slice"])["AllowedCPUs"] == [pinned]
+
+
 def test_every_name_in_every_template_is_filled() -> None:
     files = render(settings({}, SMALL, "0"))
     assert {name.partition("/")[0] for name in files} == set(GROUPS)
@@ -139,14 +155,25 @@ def test_the_image_copies_what_its_build_reads_and_runs_without_root() -> None:
     for name in copied - {"--from=build", "/opt/rayhost"}:
         assert (root / name).exists(), name
     stage = lines[max(n for n, line in enumerate(lines) if line.startswith("FROM ")) :]
-    assert stage.index("USER rayhost") < stage.index('ENTRYPOINT ["rayhost"]')
+    assert stage.index("USER 10001:10001") < stage.index('ENTRYPOINT ["rayhost"]')
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    tool = Path(sys.executable).with_name("hadolint")
+    if not tool.exists():
+        pytest.skip("hadolint is not installed here; to have it: make dev")
+    text = render(settings({}, SMALL))["container/Dockerfile"]
+    judged = subprocess.run(
+        [tool, "--no-color", "-"], check=False, input=text, capture_output=True, text=True
+    )
+    assert (judged.returncode, judged.stdout) == (0, "")
 
 
 def test_the_verb_and_the_bare_interpreter_write_the_same(tmp_path: Path) -> None:
     profile = tmp_path / "profile.json"
     profile.write_text(json.dumps({"models": [{"name": "tiny"}], "listen": {"port": 9000}}))
     by_verb, bare = tmp_path / "verb", tmp_path / "bare"
-    asked = ("--profile", profile, "--cpus", "0")
+    asked = ("--profile", profile, "--cpus", "0", "--memory", "2GiB")
     told = subprocess.run(
         command("deploy", "render", "--out", by_verb, *asked),
         check=True,
@@ -163,6 +190,7 @@ def test_the_verb_and_the_bare_interpreter_write_the_same(tmp_path: Path) -> Non
     assert sorted(map(Path, told)) == sorted(one for one in by_verb.rglob("*") if one.is_file())
     for path in map(Path, told):
         assert path.read_bytes() == (bare / path.relative_to(by_verb)).read_bytes()
+    assert "MemoryMax=1843M" in (by_verb / "systemd/rayhost.slice").read_text()
 
 
 def test_a_profile_that_is_not_valid_is_told_and_nothing_is_written(tmp_path: Path) -> None:

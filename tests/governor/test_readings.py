@@ -1,5 +1,6 @@
 """Readings on recorded files: v2, v1, a container that sees its host; and on this very machine."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,16 @@ def test_a_limit_beyond_the_machine_is_none(tmp_path: Path) -> None:
     (group / "memory.current").write_text("0\n")
     found = Kernel(tmp_path).read()
     assert (found.limit, found.used, found.cgroup) == (1_024_000, 614_400, False)
+
+
+def test_reclaim_that_begins_below_the_limit_is_the_limit(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / "v2", tmp_path / "v2")
+    slice_ = tmp_path / "v2/sys/fs/cgroup/system.slice"
+    (slice_ / "memory.max").write_text(f"{400 << 20}\n")
+    (slice_ / "memory.high").write_text(f"{300 << 20}\n")
+    assert Kernel(tmp_path / "v2").read().limit == 300 << 20
+    (slice_ / "memory.high").write_text("max\n")
+    assert Kernel(tmp_path / "v2").read().limit == 400 << 20
 
 
 def test_a_machine_without_any_of_the_files_is_read_too(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def box(binds: Mapping[Path, str]) -> Iterator[Box]:
         )  # fmt: skip
         undo.callback(_end, nspawn)
         leader = _leader(nspawn, work / "console")
+        undo.callback(os.kill, leader, signal.SIGKILL)  # nothing is kept: no power-off in order
         booted = Box(root, nspawn.pid, leader, groups)
         eventually(
             lambda: (
@@ -148,6 +149,9 @@ def box(binds: Mapping[Path, str]) -> Iterator[Box]:
             ),
             "the box to boot",
         )
+        # nspawn shows them read-only; the systemd of a VPS limits memory by itself.
+        booted.run("mount", "-o", "remount,bind,rw", "/sys/fs/cgroup/memory")
+        booted.run("systemctl", "daemon-reexec")
         yield booted
 
 
@@ -179,11 +183,15 @@ def _group(controller: str, name: str) -> Iterator[Path]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         eventually(lambda: not _members(group), f"the end of every process in {group}")
-        group.rmdir()
+        below = sorted((one.parent for one in group.rglob("cgroup.procs")), reverse=True)
+        for folder in below:  # the deepest first, itself last
+            folder.rmdir()
 
 
 def _members(group: Path) -> list[int]:
-    return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
+    """Return the processes of a group and of those below it."""
+    listed = [one.read_text() for one in group.rglob("cgroup.procs")]
+    return [int(pid) for pid in " ".join(listed).split()]
 
 
 def _leader(nspawn: subprocess.Popen[bytes], console: Path) -> int:

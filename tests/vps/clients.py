@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.vps.box import Box
 
@@ -65,6 +65,18 @@ class Service:
     def health(self) -> int:
         """Return the status of /health."""
         return self.inside(lambda: self._request("GET", "/health")[0])
+
+    def state(self) -> dict[str, Any]:
+        """Return what the admin socket tells."""
+        said = self.machine.run(
+            "curl",
+            "-sS",
+            "--unix-socket",
+            f"/run/rayhost/{PORT}.sock",
+            "http://rayhost/admin/state",
+        )
+        found: dict[str, Any] = json.loads(said.stdout)
+        return found
 
     @contextlib.contextmanager
     def clients(self, count: int) -> Iterator[Tally]:

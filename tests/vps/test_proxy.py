@@ -78,15 +78,20 @@ def test_the_doctor_finds_nothing_wrong_and_then_what_is(service: Service) -> No
     # The clock, the kernel and the swap are of the machine around the box.
     theirs = {"clock", "swap", "huge pages"}
     assert [one for one in findings(service) if one["check"] not in theirs] == []
+    profile = service.machine.root / "etc/rayhost/profile.json"
+    good = profile.read_text()
     unit = service.machine.root / "etc/systemd/system/rayhost.slice"
     keys = service.machine.root / "etc/rayhost/keys.json"
     text = unit.read_text()
     try:
         unit.write_text(text.replace("CPUWeight=80", "CPUWeight=100"))
         keys.chmod(0o666)
+        profile.write_text(good.replace("{", '{"cache": {"bytes": 1}, ', 1))
         checks = {one["check"]: one["fix"] for one in findings(service)}
     finally:
         unit.write_text(text)
         keys.chmod(0o640)
-    assert checks.keys() - theirs == {"units", "permissions"}
+        profile.write_text(good)
+    assert checks.keys() - theirs == {"units", "permissions", "drift"}
+    assert checks["drift"] == "rayhost reload"
     assert checks["permissions"] == "chmod 0640 /etc/rayhost/keys.json"

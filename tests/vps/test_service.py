@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 
 from tests.support.waiting import eventually
+from tests.vps.box import CPU, MEMORY
 from tests.vps.clients import Service
 from tests.vps.conftest import UPGRADE
 
 Measured = Callable[[str], None]
 CLIENTS = 4
 BACK_S = 3.0  # what a kill may cost, on a CPU of its own
+LIMITS = ("High", "Max")
 UNITS = ("rayhost.service", "rayhost.socket", "rayhost.slice")
 
 
@@ -44,6 +46,39 @@ def test_the_hardening_holds_in_front_and_worker(service: Service) -> None:
     adjust = service.machine.run("cat", f"/proc/{service.front}/oom_score_adj").stdout
     worse = service.machine.run("cat", f"/proc/{service.worker}/oom_score_adj").stdout
     assert int(adjust) <= 0 < int(worse) == 500  # a container may not lower it: the front has 0
+
+
+def test_the_slice_bounds_all_of_it_and_that_is_the_governors_room(service: Service) -> None:
+    service.answer(1)
+    high, most = (int(service.machine.show("rayhost.slice", f"Memory{one}")) for one in LIMITS)
+    assert MEMORY // 2 <= high < most < MEMORY
+    group = "/sys/fs/cgroup/memory/rayhost.slice"
+    limit = int(service.machine.run("cat", f"{group}/memory.limit_in_bytes").stdout)
+    assert limit == most
+    inside = service.machine.run("cat", f"{group}/rayhost.service/cgroup.procs").stdout.split()
+    assert {service.front, service.worker} <= set(inside)
+    memory = service.state()["memory"]
+    assert memory["limit_bytes"] == limit
+    assert memory["needed_bytes"] <= memory["allowed_bytes"] < limit
+
+
+def test_the_cpus_of_the_profile_hold(service: Service) -> None:
+    service.answer(1)
+    for pid in (service.front, service.worker):
+        status = service.machine.run("cat", f"/proc/{pid}/status").stdout
+        assert f"Cpus_allowed_list:\t{CPU}\n" in status
+    profile = service.machine.root / "etc/rayhost/profile.json"
+    good = profile.read_text()
+    try:
+        profile.write_text(good.replace("{", '{"cpus": {"front": [4000]}, ', 1))
+        refused = service.machine.run("systemctl", "reload", "rayhost.service", check=False)
+    finally:
+        profile.write_text(good)
+    assert refused.returncode != 0
+    assert f"cpus.front names [4000], but this process may use [{CPU}]" in service.machine.journal(
+        "--lines=20"
+    )
+    service.answer(1)
 
 
 def test_restarts_refuse_nobody_and_cut_nothing(service: Service, measured: Measured) -> None:
@@ -123,8 +158,16 @@ def test_a_reload_takes_in_the_profile_or_says_why_not(service: Service) -> None
         assert refused.returncode != 0
         assert "models[0].context: 1 is not valid" in service.machine.journal("--lines=20")
         assert (service.front, service.worker) == (front, worker)
-        profile.write_text(good.replace('"context": 1024', '"context": 512'))
         with service.clients(CLIENTS) as tally:
+            # Sizes alone are taken up by the worker that there is.
+            smaller = good.replace('"context": 1024', '"context": 512')
+            profile.write_text(smaller)
+            service.machine.run("systemctl", "reload", "rayhost.service")
+            eventually(
+                lambda: service.state()["models"][0]["kv_cells"] == 4 * 512, "the smaller context"
+            )
+            assert (service.front, service.worker) == (front, worker)
+            profile.write_text(smaller.replace('"context"', '"inter_token_ms": 99, "context"'))
             service.machine.run("systemctl", "reload", "rayhost.service")
         assert tally.wrong == []
         assert (service.front, service.worker != worker) == (front, True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rayhost.ipc.messages import Constraint, Load, Task, Tools
+from rayhost.ipc.messages import Constraint, Load, Task, Tools, ToolSupport
 
 Int32 = NDArray[np.int32]
 State = NDArray[np.uint8]
@@ -56,6 +56,7 @@ class Facts:
     sliding_window: int = 0  # tokens that most layers look back; 0: all of them
     task: Task = "generate"
     dimensions: int = 0  # numbers of a vector; 0: it makes none
+    tools: ToolSupport = ""
 
 
 class Batch:

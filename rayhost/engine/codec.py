@@ -20,7 +20,7 @@ from rayhost.engine.grammar import Words
 from rayhost.engine.template import ChatTemplate
 from rayhost.engine.tool_prompts import Dialect, Functions, Messages, detect, shown
 from rayhost.engine.tools import MARKS, grammar
-from rayhost.ipc.messages import Constraint, Tools
+from rayhost.ipc.messages import Constraint, Tools, ToolSupport
 
 SPECIALS_IN_BLOCK = 32
 _LONG_TEXT = 4096  # characters; a shorter text is tokenized whole in about a millisecond
@@ -81,6 +81,16 @@ class LlamaCodec:
         except PromptError as error:
             if error.code == "chat_template_invalid":
                 raise LoadError(f"chat_template: {error}") from error
+
+    def tool_support(self) -> ToolSupport:
+        """Return who tells the model of tools. Asks the template: 50 ms, as its child is started.
+
+        A template that breaks here would break over a chat, which then says why.
+        """
+        try:
+            return "native" if self._dialect.knows_tools else "generic"
+        except PromptError:
+            return ""
 
     def calls(self, tools: Tools, answer: Constraint | None) -> tuple[Constraint, str]:
         """Return what binds the calls in an answer, and the syntax that they are written in.

@@ -65,6 +65,7 @@ class LlamaEngine:
             concurrency=load.concurrency,
             batch=self.batch.capacity,
             chat=self.codec.has_chat,
+            tools=self.codec.tool_support(),
             streams=not self._unified,
             trims=self._trims,
             sliding_window=llama.llama_model_n_swa(self._model),

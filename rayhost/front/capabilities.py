@@ -18,7 +18,7 @@ def capabilities(ready: Ready) -> Capabilities:
         completion=generates,
         embedding=ready.task == "embed",
         rerank=ready.task == "rank",
-        tools=generates and ready.chat,
+        tools=generates and ready.chat and (ready.tools or False),
         json_schema=generates,
         architecture=ready.architecture,
         quantization=ready.quantization,

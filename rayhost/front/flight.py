@@ -169,6 +169,11 @@ class Listener:
         return self._flight.run
 
     @property
+    def fingerprint(self) -> str:
+        """What the answer depends on besides the request."""
+        return self.run.fingerprint
+
+    @property
     def tool_syntax(self) -> str:
         """How the answer writes calls of tools; empty: it has none."""
         return self.run.tool_syntax

@@ -226,6 +226,7 @@ class Lane:
                 raise self._closing.with_traceback(None)
             run = ActiveRun(
                 model=self.name,
+                fingerprint=f"fp_{self.identity[:5].hex()}",
                 number=next(numbers),
                 request=request,
                 prompt=unpack_tokens(read.tokens),

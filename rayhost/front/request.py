@@ -155,6 +155,7 @@ class Recalled:
     finish: Finish
     age_s: int
     tool_syntax: str = ""  # how the text writes calls of tools; empty: it has none
+    fingerprint: str = ""  # of the model that computed it
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the answer as it was streamed the first time."""
@@ -176,7 +177,7 @@ class Capabilities:
     completion: bool
     embedding: bool
     rerank: bool
-    tools: bool  # its chat takes functions, known to its template or described to it
+    tools: Literal["native", "generic", False]  # known to its template, or described to it
     json_schema: bool
     architecture: str
     quantization: str
@@ -224,6 +225,11 @@ class Run(Protocol):
     """An admitted request. Iterating yields its answer as it becomes final, or raises ApiError."""
 
     model: str  # canonical name, whatever alias was asked for
+
+    @property
+    def fingerprint(self) -> str:
+        """What the answer depends on besides the request: equal for the same file and settings."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         """Yield pieces, none of them empty, until the run ends."""

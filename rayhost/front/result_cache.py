@@ -26,6 +26,7 @@ class _Entry:
     finish: Finish
     born_ns: int
     tool_syntax: str
+    fingerprint: str
 
     @property
     def size(self) -> int:
@@ -85,7 +86,15 @@ class ResultCache:
             del self._entries[key]
             return None
         age_s = age_ns // 10**9
-        return Recalled(entry.model, entry.text, entry.ends, entry.finish, age_s, entry.tool_syntax)
+        return Recalled(
+            entry.model,
+            entry.text,
+            entry.ends,
+            entry.finish,
+            age_s,
+            entry.tool_syntax,
+            entry.fingerprint,
+        )
 
     def put(
         self,
@@ -93,13 +102,17 @@ class ResultCache:
         model: str,
         pieces: Sequence[str],
         finish: Finish,
+        *,
         tool_syntax: str = "",
+        fingerprint: str = "",
     ) -> None:
         """Keep an answer, unless it is larger than the whole cache."""
         self._expire()
         finish = replace(finish, reused_tokens=finish.prompt_tokens)  # from now on
         ends = array("I", accumulate(map(len, pieces)))
-        entry = _Entry(model, "".join(pieces), ends, finish, self._now_ns(), tool_syntax)
+        entry = _Entry(
+            model, "".join(pieces), ends, finish, self._now_ns(), tool_syntax, fingerprint
+        )
         if entry.size <= self._entries.maxsize:
             self._entries[key] = entry
 

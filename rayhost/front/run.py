@@ -33,6 +33,7 @@ class ActiveRun:
         self,
         *,
         model: str,
+        fingerprint: str = "",
         number: int,
         request: GenerateRequest,
         prompt: list[int],
@@ -45,6 +46,7 @@ class ActiveRun:
         standing: Callable[["ActiveRun"], Standing | None],
     ) -> None:
         self.model = model
+        self.fingerprint = fingerprint
         self.number = number  # what frames call it; unique in this front; new after a preemption
         self.request = request
         self.prompt = prompt

@@ -106,7 +106,8 @@ class Sharing:
                 self._lane.name,
                 flight.pieces,
                 flight.result(),
-                flight.run.tool_syntax,
+                tool_syntax=flight.run.tool_syntax,
+                fingerprint=flight.run.fingerprint,
             )
 
     def _stored_as(self, key: bytes) -> bytes:

@@ -48,6 +48,7 @@ class ChoicesAnswer(Answer):
         self._id = f"{self.id_prefix}-{ask.request.id}"
         self._created = int(unix_seconds())
         self._model = run.model
+        self._fingerprint = run.fingerprint
         self._include_usage = ask.include_usage
         self._n = ask.n
         self._logprobs = ask.request.logprobs is not None
@@ -132,5 +133,6 @@ class ChoicesAnswer(Answer):
             "object": kind,
             "created": self._created,
             "model": self._model,
+            "system_fingerprint": self._fingerprint,
             "choices": choices,
         }

@@ -29,6 +29,18 @@ class ErrorReply(Reply, frozen=True):
     error: ErrorDetail
 
 
+class Generated(Reply, frozen=True):
+    """What completions and their chunks begin with.
+
+    `system_fingerprint` stays the same as long as the model's file and how it is loaded do.
+    """
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+
+
 class PromptTokensDetails(Reply, frozen=True):
     """Where the prompt's tokens came from."""
 
@@ -101,13 +113,10 @@ class ChatChoice(Reply, frozen=True):
     finish_reason: FinishReason
 
 
-class ChatReply(Reply, frozen=True):
+class ChatReply(Generated, frozen=True):
     """A chat completion."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str
     choices: tuple[ChatChoice, ...]
     usage: Usage
 
@@ -146,13 +155,10 @@ class ChatChunkChoice(Reply, frozen=True):
     finish_reason: FinishReason | None
 
 
-class ChatChunk(Reply, frozen=True):
+class ChatChunk(Generated, frozen=True):
     """A piece of a streamed chat completion. `usage` only with stream_options.include_usage."""
 
-    id: str
     object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
     choices: tuple[ChatChunkChoice, ...]
     usage: Usage | UnsetType | None = UNSET
 
@@ -175,24 +181,18 @@ class CompletionChoice(Reply, frozen=True):
     finish_reason: Literal["stop", "length"] | None
 
 
-class CompletionReply(Reply, frozen=True):
+class CompletionReply(Generated, frozen=True):
     """A text completion."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: tuple[CompletionChoice, ...]
     usage: Usage
 
 
-class CompletionChunk(Reply, frozen=True):
+class CompletionChunk(Generated, frozen=True):
     """A piece of a streamed one. `usage` only with stream_options.include_usage."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: tuple[CompletionChoice, ...]
     usage: Usage | UnsetType | None = UNSET
 
@@ -245,13 +245,17 @@ class RerankReply(Reply, frozen=True):
 
 
 class ModelCapabilities(Reply, frozen=True):
-    """What a model can be asked for."""
+    """What a model can be asked for.
+
+    `tools` is false, or says who tells the model of them: "native" its own chat template, "generic"
+    the host, in a system message.
+    """
 
     chat: bool
     completion: bool
     embedding: bool
     rerank: bool
-    tools: bool
+    tools: Literal["native", "generic"] | bool
     json_schema: bool
 
 

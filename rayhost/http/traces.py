@@ -135,6 +135,7 @@ class TracedRun:
     def __init__(self, run: Run, span: Span) -> None:
         self.model = run.model
         self.tool_syntax = run.tool_syntax
+        self.fingerprint = run.fingerprint
         self._run = run
         self._span = span
         self._told = False

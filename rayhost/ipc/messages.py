@@ -14,6 +14,9 @@ import msgspec
 # What a run does: produce tokens, turn its prompt into a vector, or rate a pair of texts.
 Task = Literal["generate", "embed", "rank"]
 
+# Who tells a model of tools: its own chat template, the host in words of its own, or nobody.
+ToolSupport = Literal["native", "generic", ""]
+
 
 class Kind(IntEnum):
     """Frame kinds. Below 32 the front speaks, from 32 the worker."""
@@ -210,6 +213,7 @@ class Ready(Message, frozen=True):
     task: Task = "generate"  # what runs of it do
     dimensions: int = 0  # numbers of a vector; 0: it makes none
     sliding_window: int = 0  # tokens that most layers look back; 0: all of them
+    tools: ToolSupport = ""
 
 
 class LoadFailed(Message, frozen=True):

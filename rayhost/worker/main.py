@@ -213,6 +213,7 @@ def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox) -> None:
         task=facts.task,
         dimensions=facts.dimensions,
         sliding_window=facts.sliding_window,
+        tools=facts.tools,
     )
     outbox.send(0, ready)
     outbox.flush()

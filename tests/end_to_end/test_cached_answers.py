@@ -31,6 +31,11 @@ def met(reply: httpx.Response) -> str:
     return str(reply.headers["X-Rayhost-Cache"])
 
 
+def fingerprint(reply: httpx.Response) -> str:
+    """Of the model that computed it."""
+    return str(reply.json()["system_fingerprint"])
+
+
 def loaded(host: Host) -> int:
     """How many workers have loaded the model so far."""
     return len([line for line in host.log() if line["event"] == "model ready"])
@@ -84,15 +89,21 @@ def test_a_known_answer_needs_no_worker_and_a_new_model_answers_anew(
     shutil.copy(models / "tiny.gguf", tmp_path / "tiny.gguf")
     profile = write_profile(tmp_path / "changing.json", [tiny(share="reproducible")])
     with started(profile, store) as host:
-        assert met(complete(host)) == "miss"
+        first = complete(host)
+        assert met(first) == "miss"
         with host.frozen():
-            assert met(complete(host)) == "hit"
+            known = complete(host)
+        assert met(known) == "hit"
         host.worker().kill()
         eventually(lambda: loaded(host) == 2, "the next worker")
         assert met(complete(host)) == "hit"
+        before = {fingerprint(one) for one in (first, known, complete(host, prompt="other"))}
+        assert len(before) == 1
 
         write_tiny_llama(tmp_path / "new.gguf", context=512, printable=True)
         (tmp_path / "new.gguf").rename(tmp_path / "tiny.gguf")
         host.worker().kill()
         eventually(lambda: loaded(host) == 3, "a worker with the new file")
-        assert met(complete(host)) == "miss"
+        anew = complete(host)
+        assert met(anew) == "miss"
+        assert fingerprint(anew) not in before

@@ -207,6 +207,8 @@ def test_the_models_say_what_they_can_do(host: Host) -> None:
     (model,) = [one for one in listed if one["id"] == "embed"]
     assert (model["architecture"], model["dimensions"], model["context"]) == ("bert", SIZE, CONTEXT)
     assert model["sliding_window"] is None
+    support = {one["id"]: one["capabilities"]["tools"] for one in listed}
+    assert support == {"tiny": "generic", "embed": False, "kept": False, "rank": False}
 
 
 def test_a_host_of_vectors_greets_with_a_request_for_some(models: Path, store: Path) -> None:

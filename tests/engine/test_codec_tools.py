@@ -102,6 +102,20 @@ def test_a_template_without_tools_shows_them_as_text(tmp_path: Path) -> None:
     assert "<|im_start|>user\n<tool_response>\nrain\n</tool_response>" in text
 
 
+@pytest.mark.parametrize(
+    ("template", "support"),
+    [(True, "generic"), (HERMES, "native"), (MISTRAL, "native"), (False, "")],
+)
+def test_who_tells_the_model_of_tools_is_known(
+    tmp_path: Path, template: bool | str, support: str
+) -> None:
+    assert engine(tmp_path, template).facts.tools == support
+
+
+def test_a_template_that_does_not_compile_knows_no_tools(tmp_path: Path) -> None:
+    assert engine(tmp_path, "{% for %}").facts.tools == ""
+
+
 def test_a_template_that_takes_one_call_gets_one(tmp_path: Path) -> None:
     codec = engine(tmp_path, LLAMA).codec
     constraint, syntax = codec.calls(MUST, None)

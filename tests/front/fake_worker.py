@@ -67,6 +67,7 @@ class FakeWorker:
                 vocabulary=vocabulary,
                 chat=True,
                 load_ms=1.0,
+                tools="generic",
             ),
         )
 

@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,12 @@ def tokens(*ids: int) -> GenerateRequest:
 
 
 def ready(task: Task, **changes: int) -> Ready:
-    sizes = {"context": CONTEXT, "vocabulary": VOCABULARY, "sliding_window": 0, **changes}
+    sizes: dict[str, Any] = {
+        "context": CONTEXT,
+        "vocabulary": VOCABULARY,
+        "sliding_window": 0,
+        **changes,
+    }
     return Ready(
         architecture="bert",
         quantization="F16",
@@ -229,5 +235,5 @@ async def test_a_card_tells_what_the_worker_found() -> None:
     can = card.capabilities
     assert can is not None
     assert (can.embedding, can.chat, can.completion, can.json_schema) == (False, True, True, True)
-    assert can.tools
+    assert can.tools == "generic"
     assert (can.dimensions, can.sliding_window) == (None, None)

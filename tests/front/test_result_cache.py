@@ -166,10 +166,10 @@ def test_the_bound_is_one_of_real_memory(characters: int) -> None:
 
 def test_how_an_answer_writes_calls_is_kept_with_it() -> None:
     cache = ResultCache(1 << 20, 60)
-    cache.put(b"a", "m", ["x"], Finish("stop", 1, 1), "hermes")
+    cache.put(b"a", "m", ["x"], Finish("stop", 1, 1), tool_syntax="hermes", fingerprint="fp_1")
     found = cache.get(b"a")
     assert found is not None
-    assert found.tool_syntax == "hermes"
+    assert (found.tool_syntax, found.fingerprint) == ("hermes", "fp_1")
 
 
 def test_a_smaller_limit_drops_what_is_used_least_and_a_larger_one_keeps_more_again() -> None:

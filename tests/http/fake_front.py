@@ -56,6 +56,7 @@ class FakeRun:
         self, pieces: Sequence[str | Piece], ending: Finish, error: Exception | None, hold: bool
     ) -> None:
         self.model = "smollm2-135m"
+        self.fingerprint = "fp_0123456789"
         self.cache: CacheOutcome = "miss"
         self.tool_syntax = ""
         self.pulled = 0

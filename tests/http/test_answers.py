@@ -31,6 +31,7 @@ async def test_chat_answers_a_whole_completion(app: ASGIApp, front: FakeFront) -
     assert answer == {
         "object": "chat.completion",
         "model": "smollm2-135m",
+        "system_fingerprint": "fp_0123456789",
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
         "usage": USAGE,
     }
@@ -45,6 +46,7 @@ async def test_completions_answers_a_whole_completion(app: ASGIApp, front: FakeF
     assert answer == {
         "object": "text_completion",
         "model": "smollm2-135m",
+        "system_fingerprint": "fp_0123456789",
         "choices": [choice],
         "usage": USAGE,
     }
@@ -61,6 +63,7 @@ def check_chunks(reply: Reply, chunk_object: str) -> None:
     assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
     assert {chunk["object"] for chunk in chunks} == {chunk_object}
     assert {chunk["model"] for chunk in chunks} == {"smollm2-135m"}
+    assert {chunk["system_fingerprint"] for chunk in chunks} == {"fp_0123456789"}
 
 
 async def test_a_chat_stream_opens_with_the_role_and_closes_with_the_reason(

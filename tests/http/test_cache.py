@@ -12,7 +12,12 @@ from tests.http.fake_front import FakeFront
 
 PIECES = ("Paris", " is", " nice")
 KNOWN = Recalled(
-    "smollm2-135m", "Paris is nice", array("I", [5, 8, 13]), Finish("stop", 7, 3, 7), 42
+    "smollm2-135m",
+    "Paris is nice",
+    array("I", [5, 8, 13]),
+    Finish("stop", 7, 3, 7),
+    42,
+    fingerprint="fp_0123456789",
 )
 BOTH = pytest.mark.parametrize(
     ("path", "body"), [(CHAT, chat_body()), (COMPLETIONS, completion_body())]

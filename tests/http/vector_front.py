@@ -69,6 +69,7 @@ class VectorRun:
         self.prompt_tokens = 3
         self.times = Times(0, 0, 0)
         self.tool_syntax = ""
+        self.fingerprint = "fp_0123456789"
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         front = self._front

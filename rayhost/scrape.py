@@ -39,6 +39,7 @@ class WorkerReading:
     reused_requests: Mapping[str, int] = field(default_factory=dict)  # by where cells came from
     reused_tokens: Mapping[str, int] = field(default_factory=dict)
     saved_seconds: Mapping[str, float] = field(default_factory=dict)
+    width: int = 0  # requests with a deadline that are computed together
     batch_tokens: int = 0  # computed in all steps
     # Steps by the bound that they were the first not to exceed; the last one is infinite.
     steps_by_seconds: Mapping[float, int] = field(default_factory=dict)
@@ -75,6 +76,12 @@ _WORKER: tuple[tuple[_Kind, str, str, str], ...] = (
     (GaugeMetricFamily, "active_sequences", "Sequences in the batch.", "active"),
     (GaugeMetricFamily, "kv_tokens", "KV cells in use.", "kv_tokens"),
     (GaugeMetricFamily, "kv_cells", "KV cells there are.", "kv_cells"),
+    (
+        GaugeMetricFamily,
+        "width",
+        "Requests with a deadline that are computed together: under overload fewer than sequences.",
+        "width",
+    ),
     (GaugeMetricFamily, "snapshots", "KV snapshots kept in memory.", "snapshots"),
     (GaugeMetricFamily, "snapshot_bytes", "Bytes that they take.", "snapshot_bytes"),
     (CounterMetricFamily, "steps", "Engine steps.", "steps"),

@@ -145,11 +145,13 @@ def test_readings_by_label_and_the_front_are_shown() -> None:
         rss_bytes=1000,
         queued_by_priority={"high": 1, "low": 2},
         reused_tokens={"ram": 30},
+        width=2,
     )
     idle = WorkerReading("dead", 0, 0, 0, 0, 0.0, 0.0)
     metrics.watch(lambda: [reading, idle], lambda: FrontReading(2000, 5, 6, 7))
     shown = samples(metrics)
     assert shown["rayhost_queue_depth", "tiny,low"] == 2
+    assert shown["rayhost_width", "tiny"] == 2
     assert shown["rayhost_reused_tokens_total", "tiny,ram"] == 30
     assert shown["rayhost_step_tokens_total", "tiny,prefill"] == 40
     assert shown["rayhost_step_tokens_total", "tiny,decode"] == 8

@@ -31,7 +31,7 @@ class Flight:
         self.model = lane.name
         self.pieces: list[str] = []
         self.run: ActiveRun | None = None  # once it is queued
-        self.identity: bytes | None = None  # of the model when it was
+        self.era: int | None = None  # of the lane when it was
         self.admitted = False
         self._terms = request.terms  # that it waits on
         self._until_s = _until_s(request)
@@ -99,7 +99,7 @@ class Flight:
     async def _run(self, lane: Lane, request: GenerateRequest) -> Finish:
         run = await lane.submit(request)
         self._hand_over(run)
-        self.run, self.identity, self.admitted = run, lane.identity, True
+        self.run, self.era, self.admitted = run, lane.era, True
         self._tell()
         async for piece in run:
             self.pieces.append(piece.text)

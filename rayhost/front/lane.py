@@ -80,7 +80,8 @@ class Lane:
         self.context = 0
         self.chat = False
         self.capabilities: Capabilities | None = None  # of the last worker
-        self.identity = b""  # of all that answers depend on; empty before the first worker
+        self._identity = b""
+        self.era = 0  # identities that it has had, one after the other
         self.concurrency = concurrency
         self.on_wanted: Callable[[], None] = lambda: None  # somebody asks while it is unloaded
         self._vocabulary = 0
@@ -99,6 +100,21 @@ class Lane:
         self._queue = self._admission.queue
         self._ledger = Ledger(name, self._admission, metrics, spent)
         self._started: dict[int, ActiveRun] = {}
+
+    @property
+    def identity(self) -> bytes:
+        """What all answers depend on besides the request; empty before the first worker."""
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: bytes) -> None:
+        self.era += identity != self._identity
+        self._identity = identity
+
+    @property
+    def width(self) -> int:
+        """How many requests with a deadline are computed together."""
+        return int(self._admission.width)
 
     @property
     def idle_ns(self) -> int:

@@ -91,8 +91,12 @@ class Sharing:
         return flight.listen(request, "miss" if request.reuse == "any" else "bypass", self._left)
 
     def _current(self, flight: Flight) -> bool:
-        """Tell whether what answers there is what would answer here."""
-        return flight.identity is None or flight.identity == self._lane.identity
+        """Tell whether what answers there is what would answer here, and was all the time.
+
+        One that lived through other settings, perhaps cut short by them, has an answer of its own
+        also where those of before are back.
+        """
+        return flight.era is None or flight.era == self._lane.era
 
     def _landed(self, key: bytes, generation: int, flight: Flight) -> None:
         if self._flights.get(key) is flight:
@@ -100,7 +104,7 @@ class Sharing:
         if self._cache.generation != generation:  # a purge covers what was begun before it
             return
         # A run that another model or file carried on is nobody's answer but its listeners'.
-        if flight.whole and flight.run and flight.identity and self._current(flight):
+        if flight.whole and flight.run and flight.era and self._current(flight):
             self._cache.put(
                 self._stored_as(key),
                 self._lane.name,

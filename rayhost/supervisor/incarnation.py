@@ -178,6 +178,7 @@ def reading(lane: Lane, worker: Incarnation | None) -> WorkerReading:
         reused_requests={source: word(count) for source, (count, _, _) in _REUSED.items()},
         reused_tokens={source: word(tokens) for source, (_, tokens, _) in _REUSED.items()},
         saved_seconds={source: word(ns) / 1e9 for source, (_, _, ns) in _REUSED.items()},
+        width=lane.width,
         batch_tokens=word(Word.BATCH_TOKENS),
         steps_by_seconds=steps_by(STEP_TIMES, 1e9),
         steps_by_tokens=steps_by(STEP_SIZES, 1),

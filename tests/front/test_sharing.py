@@ -476,6 +476,36 @@ async def test_a_run_that_another_model_carried_on_is_not_kept_nor_joined(rig: R
     assert len(rig.cache) == 1
 
 
+async def test_a_run_that_lived_through_other_settings_is_not_kept_where_they_came_back(
+    rig: Rig,
+) -> None:
+    run = await rig.begin(ask("a"))
+    rig.lane.identity = b"smaller"
+    rig.lane.identity = b"first"
+    other = await rig.begin(ask("b"))
+    assert other.cache == "miss"
+    rig.worker.finish(rig.worker.started[0])  # cut by what was smaller
+    await read(run)
+    await turn()
+    assert len(rig.cache) == 0
+    await rig.answer("x")
+    await read(other)
+    found = rig.host.recall(ask("c"))
+    assert found is not None
+    assert found.text == "x"
+
+
+async def test_a_restart_with_the_same_settings_changes_no_answer(rig: Rig) -> None:
+    run = await rig.begin(ask("a"))
+    rig.worker.die()
+    rig.lane.identity = b"first"
+    rig.worker = FakeWorker(rig.lane)
+    assert (await rig.begin(ask("b"))).cache == "joined"
+    await rig.answer("x")
+    await read(run)
+    assert len(rig.cache) == 1
+
+
 async def test_a_purge_forgets_every_answer(rig: Rig) -> None:
     await rig.compute(ask("a"), "x")
     assert rig.host.purge_cache() == 1

@@ -64,6 +64,7 @@ async def test_a_worker_becomes_ready_and_serves(tiny_model: Path) -> None:
         assert (reading.model, reading.queued, reading.kv_tokens) == ("tiny", 0, 0)
         assert reading.steps == kept.keeper.health().step == 5
         assert 0 < reading.decode_seconds <= reading.step_seconds
+        assert reading.width == kept.lane.concurrency
         assert sum(reading.steps_by_seconds.values()) == reading.steps
         assert reading.steps_by_tokens[1] == reading.batch_tokens == 5, "a prompt of one token"
 

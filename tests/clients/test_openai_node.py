@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from rayhost.errors import Overloaded, WorkerLost
+from rayhost.http.app import build_app
 from tests.clients import node_client
 from tests.clients.conftest import (
     ABOUT,
@@ -22,7 +24,9 @@ from tests.clients.conftest import (
     check_vectors,
 )
 from tests.clients.refusals import EACH_REFUSAL, Refusal
+from tests.http.fake_front import FakeFront
 from tests.support.host import Host
+from tests.support.http_server import serving
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(300)]
 
@@ -113,3 +117,29 @@ def test_each_refusal_is_an_exception_of_its_own(
     wanted = (refusal.error, refusal.status, refusal.code, refusal.param)
     assert (seen["error"], seen["status"], seen["code"], seen["param"]) == wanted
     assert (refusal.status in (429, 504)) == (seen["retryAfter"] is not None)
+
+
+def test_a_host_that_has_too_much_to_do_is_a_server_error(installed: Path) -> None:
+    front = FakeFront()
+    front.submit_error = Overloaded("too much", retry_after=7)
+    body = {"model": "small", "prompt": "hi"}
+    with serving(build_app(front, body_bytes=1000)) as url:
+        host = {"baseURL": f"{url}/v1", "apiKey": "none", "headers": {}}
+        seen = outcome(installed, "refused", path="completions", body=body, **host)
+    assert (seen["error"], seen["status"]) == ("InternalServerError", 503)
+    assert (seen["code"], seen["retryAfter"]) == ("overloaded", "7")
+
+
+def test_a_run_that_fails_under_a_stream_is_an_error_after_what_came(installed: Path) -> None:
+    front = FakeFront()
+    front.run_error = WorkerLost("the worker died")
+    messages = [{"role": "user", "content": "hi"}]
+    with serving(build_app(front, body_bytes=1000)) as url:
+        host = {"baseURL": f"{url}/v1", "apiKey": "none"}
+        seen = outcome(installed, "broken", model="small", messages=messages, **host)
+    assert (seen["error"], seen["code"], seen["text"]) == (
+        "APIError",
+        "worker_lost",
+        "Paris is nice",
+    )
+    assert "the worker died" in seen["message"]

@@ -114,6 +114,18 @@ const scenarios = {
       return { error: error.constructor.name, status, code, type, param, retryAfter };
     }
   },
+
+  // What came before a failure, and what the client makes of it.
+  async broken() {
+    let text = "";
+    try {
+      const stream = await client.chat.completions.create({ ...asked, stream: true });
+      for await (const chunk of stream) text += chunk.choices[0]?.delta.content ?? "";
+      return { error: null, text };
+    } catch (error) {
+      return { error: error.constructor.name, code: error.code, message: error.message, text };
+    }
+  },
 };
 
 console.log(JSON.stringify(await scenarios[process.argv[2]]()));

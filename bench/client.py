@@ -103,6 +103,11 @@ class Client:
 
     def request(self, call: Call) -> bytes:
         """Return the bytes of a call."""
+        formatted = (
+            {"response_format": msgspec.Raw(call.response_format.encode())}
+            if call.response_format
+            else {}
+        )
         body = msgspec.json.encode(
             {
                 "model": self._model,
@@ -111,6 +116,7 @@ class Client:
                 "temperature": 0,
                 "stream": True,
                 "stream_options": {"include_usage": True},
+                **formatted,
             }
         )
         head = (

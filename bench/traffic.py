@@ -13,11 +13,12 @@ Message = dict[str, str]
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One chat completion: greedy, streamed, with usage."""
+    """One chat completion: greedy, streamed, with usage. `response_format` is JSON or nothing."""
 
     messages: tuple[Message, ...]
     max_tokens: int
     headers: tuple[tuple[str, str], ...] = ()
+    response_format: str = ""
 
 
 class Lane(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from rayhost.cli.access import Access
 from rayhost.errors import RayhostError
 from rayhost.ipc.messages import Load
 from rayhost.profile import ModelProfile, Profile
-from rayhost.supervisor.governing import Budget
+from rayhost.supervisor.governed import Budget
 
 Planned = tuple[ModelProfile, Load | RayhostError]
 

@@ -30,7 +30,7 @@ from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import Cpus, Governor, ModelProfile
 from rayhost.supervisor import pinning, topology
-from rayhost.supervisor.governing import Budget, Demand
+from rayhost.supervisor.governed import Budget, Demand
 from rayhost.supervisor.pinning import Placement, Split
 
 _log = structlog.get_logger("rayhost.serve")

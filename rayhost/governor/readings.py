@@ -136,6 +136,16 @@ class Kernel:
             major_faults=int(stat.rpartition(")")[2].split()[9]),
         )
 
+    def children(self, pid: int) -> list[int]:
+        """Return the processes that one has started, whichever of its threads did."""
+        tasks = self._root / "proc" / str(pid) / "task"
+        try:
+            threads = [task.name for task in tasks.iterdir()]
+        except OSError:  # gone
+            return []
+        listed = (read(tasks / thread / "children") for thread in threads)
+        return [int(child) for children in listed for child in children.split()]
+
     def _meminfo(self) -> dict[str, int]:
         return _kib_fields(read(self._root / "proc/meminfo"))
 

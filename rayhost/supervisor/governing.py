@@ -7,26 +7,22 @@ each host, in the front's event loop; `cli.service` starts it.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-import msgspec
 import structlog
 
 from rayhost.errors import Overloaded, RayhostError
-from rayhost.front.lane import Lane
 from rayhost.front.relief import RETRY_S, Relief
 from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.state import MemoryState
 from rayhost.governor.costs import MIB, Setting, costs
 from rayhost.governor.decide import Model, Moment, Plan, State, decide, starting
-from rayhost.governor.fit import Box, Wish
 from rayhost.governor.readings import Kernel, Readings
 from rayhost.ipc.messages import Load
-from rayhost.profile import Governor
-from rayhost.supervisor.surplus import Peak, Peaks
+from rayhost.supervisor.governed import Budget, Part, setting_of, sized
+from rayhost.supervisor.holdings import Holdings
 
 TICK_S = 1.0
 SOON_S = 0.2  # between ticks while little is free: who takes memory takes it fast
@@ -34,67 +30,6 @@ LEAST_S = 0.05  # the kernel may raise its alarm a thousand times a second
 TIGHT = 0.25  # of the limit
 
 _log = structlog.get_logger("rayhost.governor")
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What one model wants. `threads` are its most, as CPUs allow; None: whatever was loaded.
-
-    `remember` is told by how many bytes a worker of these settings outgrew what was predicted.
-    """
-
-    wish: Wish
-    threads: int | None = None
-    remember: Callable[[int], None] = lambda _surplus: None
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What is governed: each model's demand by its name, on this box."""
-
-    box: Box
-    demands: Mapping[str, Demand] = field(default_factory=dict)
-    profile: Governor = field(default_factory=Governor)
-
-
-class Keeping(Protocol):
-    """What is needed of a `supervisor.keeper.Keeper`."""
-
-    @property
-    def load(self) -> Load | RayhostError:
-        """What its worker loads."""
-        ...
-
-    @property
-    def pid(self) -> int | None:
-        """The worker's process, if there is one."""
-        ...
-
-    async def resize(self, change: Callable[[Load], Load]) -> None:
-        """Go on with other settings. Raises RayhostError when they cannot be had."""
-        ...
-
-    async def unload(self) -> None:
-        """End the worker."""
-        ...
-
-    def wake(self, change: Callable[[Load], Load]) -> None:
-        """Start it again."""
-        ...
-
-
-class Part(Protocol):
-    """A model that is served."""
-
-    @property
-    def lane(self) -> Lane:
-        """Its place in the front."""
-        ...
-
-    @property
-    def keeper(self) -> Keeping:
-        """Who keeps its worker."""
-        ...
 
 
 @dataclass(slots=True)
@@ -130,7 +65,7 @@ class Governing:
         self._state: State | None = None
         self._seen: _Seen | None = None
         self._refused: set[str] = set()  # unloaded models that did not fit when asked for
-        self._peaks = Peaks()
+        self._holdings = Holdings(kernel)
         self._wanted = asyncio.Event()
 
     async def run(self) -> None:
@@ -144,7 +79,7 @@ class Governing:
                         await self._wanted.wait()
                 self._wanted.clear()
         finally:
-            self._peaks.close()
+            self._holdings.close()
 
     def hurry(self) -> None:
         """Have the next tick now: the kernel is short of memory, or somebody wants a model."""
@@ -156,7 +91,7 @@ class Governing:
         for part in parts:
             part.lane.on_wanted = self.hurry
         readings = self._kernel.read()
-        ours, faults = self._measured(parts)
+        ours, faults = self._holdings.measured(parts, self.budget)
         loaded = [part for part in parts if part.lane.state not in ("unloaded", "stopped")]
         wanted = [part for part in parts if part.lane.state == "unloaded" and self._asked(part)]
         if not loaded and not wanted:
@@ -187,7 +122,7 @@ class Governing:
         """Return what a model is to be loaded with in place of `load`, as memory is now."""
         plan = self._seen.plan if self._seen and self._seen.plan.level else None
         setting = plan.settings.get(name) if plan else None
-        return load if setting is None else _sized(load, setting, load.threads)
+        return load if setting is None else sized(load, setting, load.threads)
 
     def state(self) -> MemoryState:
         """Return what is known of memory, and what is done about it."""
@@ -215,23 +150,6 @@ class Governing:
             for part in self._parts()
             if part.lane.name in self.budget.demands and part.lane.state != "failed"
         ]
-
-    def _measured(self, parts: Sequence[Part]) -> tuple[int, int]:
-        """Return the bytes that front and workers hold, without file pages, and major faults."""
-        own = self._kernel.process("self")
-        ours, faults = own.anonymous if own else 0, 0  # what is shared, the workers share
-        for part in parts:
-            name, load, pid = part.lane.name, part.keeper.load, part.keeper.pid
-            process = None if pid is None else self._kernel.process(pid)
-            if process is None or pid is None or isinstance(load, RayhostError):
-                continue
-            ours += process.anonymous + process.shared
-            faults += process.major_faults
-            demand = self.budget.demands[name]
-            predicted = costs(demand.wish.shape, setting_of(load), self.budget.box.repacks)
-            if part.lane.state == "ready":
-                self._peaks.saw(name, pid, load, Peak(predicted, process.peak), demand.remember)
-        return ours, faults
 
     def _asked(self, part: Part) -> bool:
         """Tell whether somebody waits for an unloaded model; one turned away may ask again."""
@@ -318,7 +236,7 @@ class Governing:
 
         def change(load: Load) -> Load:
             threads = load.threads if most is None else max(1, min(most, int(readings.cores)))
-            return _sized(load, setting, threads)
+            return sized(load, setting, threads)
 
         return change
 
@@ -355,18 +273,3 @@ class Governing:
             return TICK_S
         tight = seen.readings.room < TIGHT * seen.readings.limit
         return SOON_S if tight or self._refused else TICK_S
-
-
-def setting_of(load: Load) -> Setting:
-    """Return the sizes of what is loaded."""
-    names = {one.name for one in fields(Setting)} & set(load.__struct_fields__)
-    return Setting(**{name: getattr(load, name) for name in names})
-
-
-def _sized(load: Load, setting: Setting, threads: int) -> Load:
-    sizes = {
-        one.name: getattr(setting, one.name)
-        for one in fields(setting)
-        if one.name in load.__struct_fields__
-    }
-    return msgspec.structs.replace(load, threads=threads, **sizes)

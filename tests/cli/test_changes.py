@@ -14,7 +14,7 @@ from rayhost.front.keys import KeyRing
 from rayhost.front.request import Priority
 from rayhost.governor.fit import Box
 from rayhost.profile import Cache, Cpus, Hooks, Limits, Listen, ModelProfile, Profile
-from rayhost.supervisor.governing import Budget
+from rayhost.supervisor.governed import Budget
 from tests.supervisor.kept import load_of
 
 NOTHING = Reloaded((), (), (), (), ())

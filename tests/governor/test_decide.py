@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayhost.governor.cgroups import Throttle
@@ -199,6 +199,7 @@ pressures = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(pressures, max_size=30))
 def test_no_plan_is_above_the_limit_while_any_level_is_below(
     story: list[tuple[int, float, int, bool]],
@@ -214,6 +215,7 @@ def test_no_plan_is_above_the_limit_while_any_level_is_below(
         assert state.level == plan.level
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, LAST),
     st.floats(0, 200),
@@ -230,6 +232,7 @@ def test_more_pressure_never_means_more(
     assert after(moment(200.0, others, full=0.5), before).level >= low.level
 
 
+@settings(deadline=None)
 @given(st.lists(pressures, max_size=20))
 def test_it_returns_to_the_top_when_the_pressure_is_over(
     story: list[tuple[int, float, int, bool]],

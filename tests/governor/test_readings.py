@@ -117,6 +117,15 @@ def test_a_zombie_and_a_process_that_is_gone_hold_nothing(pid: int) -> None:
     assert Kernel(RECORDED / "process").process(pid) is None
 
 
+def test_children_of_every_thread_are_found(tmp_path: Path) -> None:
+    for thread, children in (("7", "8 9 "), ("10", ""), ("11", "12 ")):
+        task = tmp_path / "proc/7/task" / thread
+        task.mkdir(parents=True)
+        (task / "children").write_text(children)
+    assert sorted(Kernel(tmp_path).children(7)) == [8, 9, 12]
+    assert Kernel(tmp_path).children(13) == []
+
+
 def test_this_machine_is_plausible() -> None:
     kernel = Kernel()
     box, own = kernel.read(), kernel.process("self", proportional=True)

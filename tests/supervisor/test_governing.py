@@ -23,7 +23,8 @@ from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
 from rayhost.models.catalog_shapes import BY_NAME
 from rayhost.profile import Governor
-from rayhost.supervisor.governing import Budget, Demand, Governing
+from rayhost.supervisor.governed import Budget, Demand
+from rayhost.supervisor.governing import Governing
 from tests.front.fake_worker import request
 from tests.supervisor.kept import load_of
 from tests.support.waiting import soon
@@ -40,6 +41,7 @@ class FakeKernel(Kernel):
         self.others = 0
         self.cores_now = 2.0
         self.workers: dict[int, Process] = {}
+        self.children_of: dict[int, dict[int, Process]] = {}
 
     def read(self) -> Readings:
         ours = 37 + 300 * len(self.workers)
@@ -60,7 +62,13 @@ class FakeKernel(Kernel):
     def process(self, pid: int | str, *, proportional: bool = False) -> Process | None:
         if pid == OWN:
             return Process(55 * MIB, 0, 37 * MIB, 0, 55 * MIB, 0)
-        return self.workers.get(int(pid))
+        everyone = {**self.workers}
+        for children in self.children_of.values():
+            everyone |= children
+        return everyone.get(int(pid))
+
+    def children(self, pid: int) -> list[int]:
+        return list(self.children_of.get(pid, ()))
 
 
 @dataclass
@@ -348,3 +356,14 @@ async def test_a_worker_that_had_several_sizes_says_nothing_of_any() -> None:
     stage.keeper.run(99)
     await stage.ticks(1)
     assert stage.remembered == []
+
+
+async def test_what_a_workers_children_hold_is_ours_too() -> None:
+    stage = Stage("smollm2-135m")
+    pid = stage.keeper.pid
+    assert pid is not None
+    await stage.ticks(1)
+    before = stage.governing.state().ours_bytes
+    stage.kernel.children_of[pid] = {500: Process(30 * MIB, 0, 11 * MIB, 0, 30 * MIB, 0)}
+    await stage.ticks(1)
+    assert stage.governing.state().ours_bytes == before + 11 * MIB

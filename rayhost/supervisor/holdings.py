@@ -1,0 +1,48 @@
+"""What front, workers and their children hold of memory now. Reads the kernel, decides nothing."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rayhost.errors import RayhostError
+from rayhost.governor.costs import costs
+from rayhost.governor.readings import Kernel
+from rayhost.supervisor.governed import Budget, Part, setting_of
+from rayhost.supervisor.surplus import Peak, Peaks
+
+
+class Held(NamedTuple):
+    """`ours` is in bytes, without file pages; `major_faults` a sum of counters."""
+
+    ours: int
+    major_faults: int
+
+
+class Holdings:
+    """Measures at each tick, and remembers the workers' peaks until they are gone."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._peaks = Peaks()
+
+    def measured(self, parts: Sequence[Part], budget: Budget) -> Held:
+        """Return what all of them hold together. Children count: they are in the costs."""
+        own = self._kernel.process("self")
+        ours, faults = own.anonymous if own else 0, 0  # what is shared, the workers share
+        for part in parts:
+            name, load, pid = part.lane.name, part.keeper.load, part.keeper.pid
+            process = None if pid is None else self._kernel.process(pid)
+            if process is None or pid is None or isinstance(load, RayhostError):
+                continue
+            children = [self._kernel.process(child) for child in self._kernel.children(pid)]
+            ours += process.anonymous + process.shared
+            ours += sum(child.anonymous for child in children if child)
+            faults += process.major_faults
+            demand = budget.demands[name]
+            predicted = costs(demand.wish.shape, setting_of(load), budget.box.repacks)
+            if part.lane.state == "ready":
+                self._peaks.saw(name, pid, load, Peak(predicted, process.peak), demand.remember)
+        return Held(ours, faults)
+
+    def close(self) -> None:
+        """Tell of the workers that are still there: they are about to be gone."""
+        self._peaks.close()

@@ -18,6 +18,7 @@ from rayhost.errors import (
     WorkerLost,
 )
 from rayhost.front.admission import Admission, Bounds
+from rayhost.front.berth import Berth
 from rayhost.front.blame import Death
 from rayhost.front.capabilities import capabilities, check_input, check_task
 from rayhost.front.dispatch import next_move
@@ -87,9 +88,7 @@ class Lane:
         self._vocabulary = 0
         self._ahead = LOOK_AHEAD
         self._metrics = metrics
-        self._link: Outlet | None = None
-        self._settled = asyncio.Event()  # a worker is attached, or there will never be one
-        self._closing: ApiError | None = None
+        self._berth = Berth(self._wake)
         self._open = 0  # requests that came and have not ended
         self._asking = 0  # questions that are no requests: nothing of them is queued or run
         self._used_ns = clock.now_ns()
@@ -157,7 +156,6 @@ class Lane:
         The same worker may say so again, having taken another context: it goes on with its runs.
         """
         replaced = self._vocabulary not in (0, ready.vocabulary)
-        self._link = link
         self.context = ready.context
         self.chat = ready.chat
         self.capabilities = capabilities(ready)
@@ -170,7 +168,7 @@ class Lane:
             if how := run.unfit_for(ready, replaced=replaced):
                 self._queue.remove(run)
                 self._end(run, how)
-        self._settled.set()
+        self._berth.attach(link)
         self._dispatch()
 
     def detach(self, death: Death = Death.CRASHED) -> None:
@@ -180,8 +178,7 @@ class Lane:
         the death says nothing against any other.
         """
         self._metrics.restarted(self.name, death.name.lower())
-        self._link = None
-        self._settled.clear()
+        self._berth.detach()
         lost = list(self._started.values())
         self._started.clear()
         culprit = next((run for run in lost if run.record.convicted_by(death)), None)
@@ -203,8 +200,7 @@ class Lane:
         number that nobody has any more, and is computed again.
         """
         del self._started[run.number]
-        if self._link is not None:
-            self._link.send(run.number, Cancel())
+        self._berth.send(run.number, Cancel())
         run.number = next(numbers)
         run.gave_way += 1
         run.interrupted = True
@@ -213,8 +209,7 @@ class Lane:
 
     def close(self, error: ApiError) -> None:
         """There will be no worker again: every request of this lane fails with `error`."""
-        self._closing = error
-        self._settled.set()
+        self._berth.turn_away(error)
         self._prompts.fail(error)
         for run in [*self._started.values(), *self._queue]:
             self._withdraw(run)
@@ -222,11 +217,7 @@ class Lane:
 
     def turn_away(self, error: ApiError | None) -> None:
         """While there is no worker, answer whoever asks with `error`; None: let them wait again."""
-        self._closing = error
-        if error is not None:
-            self._settled.set()
-        elif self._link is None:
-            self._settled.clear()
+        self._berth.turn_away(error)
 
     # What the HTTP layer asks.
 
@@ -238,8 +229,7 @@ class Lane:
         self._count(+1)
         try:
             read = await self._read(request, claim)
-            if self._closing is not None:  # after the tokens came, before this task had its turn
-                raise self._closing.with_traceback(None)
+            self._berth.check()  # the tokens came, then perhaps an end, then this task's turn
             run = ActiveRun(
                 model=self.name,
                 fingerprint=f"fp_{self.identity[:5].hex()}",
@@ -281,7 +271,7 @@ class Lane:
         self._asking += 1
         try:
             async with asyncio.timeout(limit_s):
-                return await self._prompts.ask(question, self._worker)
+                return await self._prompts.ask(question, self._berth.worker)
         except TimeoutError:
             raise self._late("before the text was read") from None
         finally:
@@ -293,10 +283,12 @@ class Lane:
         left_ns = None if claim.deadline_ns is None else claim.deadline_ns - clock.now_ns()
         try:
             async with asyncio.timeout(None if left_ns is None else left_ns / 1e9):
-                await self._worker()
+                await self._berth.worker()
                 if self.capabilities is not None:
                     check_task(request, self.name, self.capabilities)
-                read = await self._prompts.read(request.prompt, self._worker, request.constraint)
+                read = await self._prompts.read(
+                    request.prompt, self._berth.worker, request.constraint
+                )
         except TimeoutError:
             raise self._late("before the prompt was read") from None
         finally:
@@ -323,18 +315,11 @@ class Lane:
 
     def _idle(self) -> int:
         """Requests that would start at once."""
-        return max(0, self.concurrency - len(self._started)) if self._link else 0
+        return max(0, self.concurrency - len(self._started)) if self._berth.link else 0
 
-    async def _worker(self) -> Outlet:
-        while True:
-            if self.state == "unloaded":
-                self.on_wanted()
-            await self._settled.wait()
-            if self._closing is not None:
-                # The same error each time; its traceback would grow by every request it ends.
-                raise self._closing.with_traceback(None)
-            if self._link is not None:  # it may have died again before this task had its turn
-                return self._link
+    def _wake(self) -> None:
+        if self.state == "unloaded":
+            self.on_wanted()
 
     # What the worker says.
 
@@ -365,7 +350,7 @@ class Lane:
 
     def _dispatch(self) -> None:
         """Start what the worker can take now."""
-        while self._link is not None:
+        while self._berth.link is not None:
             now_ns = clock.now_ns()
             move = next_move(
                 self._admission,
@@ -384,14 +369,14 @@ class Lane:
             for other in move.gives_way:
                 self._preempt(other)
             if move.starts:
-                self._start(self._link, self._queue.pop(now_ns), now_ns, urgent=move.urgent)
+                self._start(self._queue.pop(now_ns), now_ns, urgent=move.urgent)
 
-    def _start(self, link: Outlet, run: ActiveRun, now_ns: int, *, urgent: bool) -> None:
+    def _start(self, run: ActiveRun, now_ns: int, *, urgent: bool) -> None:
         run.urgent = urgent
         run.given_ns = now_ns
         run.record.begin()
         self._started[run.number] = run
-        link.send(run.number, run.start_message())
+        self._berth.send(run.number, run.start_message())
 
     def _cancel(self, run: ActiveRun) -> None:
         self._withdraw(run)
@@ -416,8 +401,8 @@ class Lane:
     def _withdraw(self, run: ActiveRun) -> None:
         if self._started.pop(run.number, None) is None:
             self._queue.remove(run)
-        elif self._link is not None:
-            self._link.send(run.number, Cancel())
+        else:
+            self._berth.send(run.number, Cancel())
 
     def _end(self, run: ActiveRun, how: End) -> None:
         """The one way out of the lane."""

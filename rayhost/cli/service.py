@@ -9,7 +9,6 @@ SIGHUP reads the profile again.
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import socket
 from collections import Counter
@@ -17,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-import orjson
 import structlog
 import typer
 from starlette.types import ASGIApp
@@ -27,6 +25,7 @@ from rayhost import profile as profiles
 from rayhost.cli.changes import Reloaded, Setup, compare
 from rayhost.cli.control import HostControl
 from rayhost.cli.fleet import Fleet, Part
+from rayhost.cli.greeting import try_it
 from rayhost.errors import RayhostError
 from rayhost.front.admission import Bounds
 from rayhost.front.host import Host
@@ -313,17 +312,10 @@ class Service:
             return
         names = ", ".join(lane.name for lane in ready)
         seconds = (clock.now_ns() - self._began_ns) / 1e9
-        typer.echo(f"rayhost: {names} ready after {seconds:.1f} s; try: {self._curl(ready[0])}")
+        line = try_it(self._url, ready[0], keyed=self._setup.access.ring.configured)
+        typer.echo(f"rayhost: {names} ready after {seconds:.1f} s; try: {line}")
         self._notifier.ready(self._status())
         self._hooks.fire("on_ready", self._setup.profile.hooks.on_ready, url=self._url)
-
-    def _curl(self, lane: Lane) -> str:
-        path, ask = _example(lane)
-        body = orjson.dumps({"model": lane.name, **ask}).decode()
-        headers = ["-H", "Content-Type: application/json"]
-        if self._setup.access.ring.configured:
-            headers += ["-H", "Authorization: Bearer YOUR_KEY"]
-        return shlex.join(["curl", "-s", self._url + path, *headers, "-d", body])
 
     def _signalled(self, number: int) -> None:
         if self._going_down.is_set():
@@ -337,21 +329,6 @@ class Service:
 
 def _queue_bounds(limits: Limits) -> Bounds:
     return Bounds(limits.queue, limits.queue_tokens, limits.queue_wait_s)
-
-
-def _example(lane: Lane) -> tuple[str, dict[str, object]]:
-    """Return a request that the lane's model can answer: its path and body, without the model."""
-    question = "What is the capital of France?"
-    can = lane.capabilities
-    if can is not None and can.embedding:
-        return "/v1/embeddings", {"input": question}
-    if can is not None and can.rerank:
-        documents = ["Paris is in France.", "The capital is Paris."]
-        return "/v1/rerank", {"query": question, "documents": documents}
-    if lane.chat:
-        messages = [{"role": "user", "content": f"{question} Answer with one word."}]
-        return "/v1/chat/completions", {"messages": messages, "temperature": 0}
-    return "/v1/completions", {"prompt": "The capital of France is", "temperature": 0}
 
 
 def _bounds(limits: Limits) -> ConnectionBounds:

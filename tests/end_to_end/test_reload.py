@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.heavy
 
 EVENTS = {"reloaded", "reload refused"}
+COMING = {"model ready", "model left"}
 
 
 def reload(host: Host, store: Path) -> subprocess.CompletedProcess[str]:
@@ -76,10 +77,11 @@ def test_a_changed_model_is_warm_before_it_takes_over(profile: Path, store: Path
         )
         host.process.send_signal(signal.SIGHUP)
         eventually(lambda: state(host).models[0].kv_cells == 4 * 256, "the new worker")
-        assert not gone([old]), "it has a stream to end"
         assert complete(host, model="other").status_code == 200
         assert stream.rest()[1] == "length"
         eventually(lambda: gone([old]), "the old worker's end")
+        said = [line["event"] for line in host.log() if line["event"] in COMING]
+        assert said == ["model ready", "model ready", "model left"]
         eventually(lambda: "reloaded" in events(host), "the line in the log")
 
 

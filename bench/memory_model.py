@@ -46,8 +46,8 @@ def main(
     """Print the table, and the largest error."""
     worst = 0.0
     typer.echo(HEAD)
-    with _files(model or ["smollm2-135m", "gemma3-270m"], one_billion) as files:
-        for name, path in files:
+    with files(model or ["smollm2-135m", "gemma3-270m"], one_billion) as found:
+        for name, path in found:
             shape = shape_of(read_info(path))
             for context, sequences in SIZES:
                 for kv_type in KV:
@@ -109,7 +109,8 @@ def _measure(path: Path, setting: Setting, threads: int) -> Held:
 
 
 @contextmanager
-def _files(names: list[str], one_billion: bool) -> Iterator[list[tuple[str, Path]]]:
+def files(names: list[str], one_billion: bool) -> Iterator[list[tuple[str, Path]]]:
+    """Yield the models' names and files, one of random weights among them where it is wanted."""
     store = Store(default_root())
     found: list[tuple[str, Path]] = []
     for name in names:

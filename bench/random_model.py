@@ -45,7 +45,7 @@ def write(path: Path, quantization: str = "Q4_0") -> Path:
 def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     """Add as many tokens and merges as the real one has: llama.cpp holds them all as strings."""
     random = Random(0)
-    tokens = [chr(0x100 + byte) for byte in range(256)]
+    tokens = _letters()
     known = set(tokens)
     merges: list[str] = []
     while len(merges) < MERGES:
@@ -69,6 +69,13 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_token_merges(merges)
     writer.add_bos_token_id(n_text)
     writer.add_eos_token_id(n_text + 1)
+
+
+def _letters() -> list[str]:
+    """Return a character for each byte, as GPT-2 has them; others llama.cpp spells at length."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]
 
 
 def _add_weights(writer: gguf.GGUFWriter, quantization: str) -> None:

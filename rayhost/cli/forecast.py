@@ -5,6 +5,7 @@ is this one, or one of other size with the same kind of CPU.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from rayhost.cli.pull import wanted
 from rayhost.cli.sizing import wish_for
 from rayhost.errors import RayhostError
 from rayhost.governor.costs import MIB, Costs, Setting
-from rayhost.governor.fit import Box, DoesNotFit, Wish, fit
+from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, price
 from rayhost.governor.kernels import repacked
 from rayhost.governor.readings import Kernel
 from rayhost.models import catalog, catalog_shapes
@@ -53,7 +54,9 @@ class Row(msgspec.Struct, frozen=True):
     compute: int
     snapshots: int
     process: int
+    children: int  # processes that the worker starts
     needed: int
+    constrained: int  # more, once structured output or tools are asked for
     droppable: int  # file pages that are held only while nobody else wants the memory
     tokens_s: Speed | None
 
@@ -153,7 +156,10 @@ class Forecaster:
             compute=taken.compute,
             snapshots=taken.snapshots,
             process=taken.process + taken.program + taken.vocabulary + taken.surplus,
+            children=taken.children,
             needed=taken.needed,
+            constrained=price(replace(wish, constrained=True), chosen, self._box).needed
+            - taken.needed,
             droppable=taken.idle,
             tokens_s=self._speed(stored, chosen.concurrency) if stored and self._same else None,
         )

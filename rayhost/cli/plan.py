@@ -55,8 +55,13 @@ def text(plan: Plan) -> str:
             "a step's buffers": row.compute,
             "snapshots": row.snapshots,
             "process and vocabulary": row.process,
+            "renderer of chat templates": row.children,
         }
         lines += [f"    {name:28}{_mib(size):>8} MiB" for name, size in parts.items() if size]
+        if row.constrained:
+            lines.append(
+                f"    once JSON or tools are asked for {_mib(row.constrained):>3} MiB more"
+            )
         if row.tokens_s:
             lines.append(f"    tokens/s measured here       {_rates(row.tokens_s)}")
     share = plan.needed / plan.room if plan.room else 0.0

@@ -84,7 +84,11 @@ class Lane:
         self._identity = b""
         self.era = 0  # identities that it has had, one after the other
         self.concurrency = concurrency
-        self.on_wanted: Callable[[], None] = lambda: None  # somebody asks while it is unloaded
+        # Somebody asks while it is unloaded, or for what takes more memory than before.
+        self.on_wanted: Callable[[], None] = lambda: None
+        self.constrained = (
+            False  # an answer was to follow a grammar: the worker has what that takes
+        )
         self._vocabulary = 0
         self._ahead = LOOK_AHEAD
         self._metrics = metrics
@@ -286,6 +290,9 @@ class Lane:
                 await self._berth.worker()
                 if self.capabilities is not None:
                     check_task(request, self.name, self.capabilities)
+                if request.constrained and not self.constrained:
+                    self.constrained = True
+                    self.on_wanted()
                 read = await self._prompts.read(
                     request.prompt, self._berth.worker, request.constraint
                 )

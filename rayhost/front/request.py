@@ -105,6 +105,12 @@ class GenerateRequest:
     logprobs: int | None = None  # the likeliest tokens told with each one; None: none of it
     task: Task = "generate"
 
+    @property
+    def constrained(self) -> bool:
+        """Whether the answer is to follow a grammar: one that was sent, or one made of tools."""
+        tools = self.prompt.tools if isinstance(self.prompt, ChatPrompt) else None
+        return self.constraint is not None or (tools is not None and tools.choice != "none")
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

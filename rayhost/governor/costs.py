@@ -12,13 +12,18 @@ from typing import Literal
 from rayhost.models.shape import Layers, Shape
 
 MIB = 1 << 20
-FRONT = 55 * MIB  # front process: 37 of its own, 17 of program files, 1 of a thousand queued runs
+FRONT_PROGRAM = 17 * MIB  # pages of files
+FRONT = FRONT_PROGRAM + 38 * MIB  # front process: 37 of its own, 1 of a thousand queued runs
 WORKER = 30 * MIB  # Python, numpy, the engine's and the rings' own
 PROGRAM = 24 * MIB  # pages of Python's, numpy's and llama.cpp's files
+RENDERER = 12 * MIB  # the child that renders chat templates
+CHECKER = 15 * MIB  # the child that reads schemas and grammars first
+LLGUIDANCE = 5 * MIB  # the library that compiles them
 
 _PAD = 256  # llama.cpp rounds cells up to a multiple
 _CELL = 96  # bookkeeping of a cell, once for all layers: position, sequences
 _STRING = 160  # a token or merge in llama.cpp's vocabulary: measured at 98,052 to 408,403 of them
+_WORD = 600  # a token as llguidance holds it: 560 to 645 at vocabularies of 49,152 to 262,144
 _GRAPH = 4 * MIB  # the graph's nodes, tensor headers, thread stacks
 _ELEMENT = {"f16": 2.0, "q8_0": 34 / 32}
 _Q8 = 1.15  # bytes of an activation made ready for a product with quantized weights
@@ -56,6 +61,8 @@ class Costs:
     snapshots: int  # cells of past requests, and the copy that makes one
     process: int  # Python and the libraries' own
     program: int  # pages of the program's files
+    grammars: int = 0  # what structured output takes in the worker, once it was asked for
+    children: int = 0  # processes of its own: the renderer, and the one that reads schemas
     surplus: int = 0  # what was measured here beyond all this
 
     @property
@@ -66,25 +73,36 @@ class Costs:
     @property
     def needed(self) -> int:
         """What must be in memory for the worker to run at its speed."""
-        return self.resident - self.idle
+        return self.resident + self.children - self.idle
 
     @property
     def resident(self) -> int:
         """What the process holds when nothing presses: its RSS."""
-        return sum(getattr(self, part.name) for part in fields(self))
+        total: int = sum(getattr(self, part.name) for part in fields(self))
+        return total - self.children
 
 
-def costs(shape: Shape, setting: Setting, repacks: Mapping[str, int], surplus: int = 0) -> Costs:
-    """Return what a worker takes.
+def costs(
+    shape: Shape,
+    setting: Setting,
+    repacks: Mapping[str, int],
+    surplus: int = 0,
+    *,
+    constrained: bool = False,
+) -> Costs:
+    """Return what a worker takes, with the processes that it starts.
 
     `repacks` names the weight types that the CPU has rearranged, each with what must divide a
     tensor's rows for that (`kernels.repacked`). `surplus` is what earlier loads of the model on
-    this host took beyond the prediction (`surplus_of`).
+    this host took beyond the prediction (`surplus_of`). `constrained`: somebody has asked for
+    structured output or tools, of which most hosts never see any.
     """
     mapped, idle, repacked = _weights(shape, repacks)
     cells = sum(_cells(kind, setting) for kind in shape.layers)
     states = sum(kind.count * kind.state for kind in shape.layers) * setting.concurrency
     each = (cells + states) // setting.concurrency
+    generates = bool(cells or states)
+    constrained = constrained and generates
     return Costs(
         mapped=mapped,
         idle=idle,
@@ -97,6 +115,8 @@ def costs(shape: Shape, setting: Setting, repacks: Mapping[str, int], surplus: i
         snapshots=setting.snapshot_bytes + each if setting.snapshot_bytes and each else 0,
         process=WORKER,
         program=PROGRAM,
+        grammars=LLGUIDANCE + shape.vocabulary * _WORD if constrained else 0,
+        children=generates * RENDERER + constrained * CHECKER,
         surplus=surplus,
     )
 

@@ -8,8 +8,8 @@ a time of calm and not more often than the dwell time, so that it does not swing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rayhost.governor.costs import Costs, Setting, costs
-from rayhost.governor.fit import Box, Wish, lowered
+from rayhost.governor.costs import Setting
+from rayhost.governor.fit import Box, Wish, lowered, price
 from rayhost.governor.ladder import Level, Shed, levels
 from rayhost.governor.readings import Readings
 from rayhost.profile import Governor, Rung
@@ -169,12 +169,8 @@ def _required(models: Sequence[Model], ladder: Sequence[Level], box: Box, allowe
 
 
 def _sum(models: Sequence[Model], level: Level, box: Box) -> int:
-    return box.front + sum(_costs(model, level, box).needed for model in models)
-
-
-def _costs(model: Model, level: Level, box: Box) -> Costs:
-    wish = model.wish
-    return costs(wish.shape, lowered(wish, level.step), box.repacks, wish.surplus)
+    wishes = [model.wish for model in models]
+    return box.front + sum(price(wish, lowered(wish, level.step), box).needed for wish in wishes)
 
 
 def _before(ladder: Sequence[Level], rung: Rung) -> int:

@@ -35,6 +35,7 @@ class Wish:
     flash_attention: bool | None = None  # None: what suits the cells
     snapshot_bytes: int = 0
     surplus: int = 0  # what earlier loads took beyond the prediction
+    constrained: bool = False  # structured output or tools were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,11 @@ def lowered(wish: Wish, step: Step) -> Setting:
     return setting(_loosened(wish, step), step)
 
 
+def price(wish: Wish, chosen: Setting, box: Box) -> Costs:
+    """Return what a model takes with a setting, on a box."""
+    return costs(wish.shape, chosen, box.repacks, wish.surplus, constrained=wish.constrained)
+
+
 def arithmetic(name: str, chosen: Setting, one: Costs) -> str:
     """Say in a line what a model takes, in MiB."""
     parts = (
@@ -143,7 +149,8 @@ def arithmetic(name: str, chosen: Setting, one: Costs) -> str:
         ),
         (one.compute, f"a step of {chosen.batch}"),
         (one.snapshots, "snapshots"),
-        (one.vocabulary + one.process + one.program + one.surplus, "process"),
+        (one.grammars, "structured output"),
+        (one.vocabulary + one.process + one.program + one.children + one.surplus, "process"),
     )
     terms = " + ".join(f"{_mib(size)} {what}" for size, what in parts if size)
     return f"{name}: {terms} = {_mib(one.needed)} MiB"
@@ -151,10 +158,7 @@ def arithmetic(name: str, chosen: Setting, one: Costs) -> str:
 
 def _at(wishes: Sequence[Wish], step: int, box: Box) -> Fitted:
     chosen = tuple(setting(wish, STEPS[step]) for wish in wishes)
-    taken = tuple(
-        costs(wish.shape, one, box.repacks, wish.surplus)
-        for wish, one in zip(wishes, chosen, strict=True)
-    )
+    taken = tuple(price(wish, one, box) for wish, one in zip(wishes, chosen, strict=True))
     return Fitted(chosen, taken, box, step)
 
 
@@ -199,6 +203,7 @@ def _loosened(wish: Wish, step: Step) -> Wish:
         flash_attention=wish.flash_attention,
         snapshot_bytes=wish.snapshot_bytes,
         surplus=wish.surplus,
+        constrained=wish.constrained,
     )
 
 

@@ -1,7 +1,7 @@
 """What is governed: each model's demand, and what is needed of who serves it. Types, no effects."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import msgspec
@@ -73,6 +73,12 @@ class Part(Protocol):
     def keeper(self) -> Keeping:
         """Who keeps its worker."""
         ...
+
+
+def wish_of(part: Part, budget: Budget) -> Wish:
+    """Return what a model wants now: more, once somebody has asked it for structured output."""
+    wish = budget.demands[part.lane.name].wish
+    return replace(wish, constrained=True) if part.lane.constrained else wish
 
 
 def setting_of(load: Load) -> Setting:

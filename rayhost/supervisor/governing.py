@@ -17,11 +17,12 @@ from rayhost.front.relief import RETRY_S, Relief
 from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.state import MemoryState
-from rayhost.governor.costs import MIB, Setting, costs
+from rayhost.governor.costs import MIB, Setting
 from rayhost.governor.decide import Model, Moment, Plan, State, decide, starting
+from rayhost.governor.fit import price
 from rayhost.governor.readings import Kernel, Readings
 from rayhost.ipc.messages import Load
-from rayhost.supervisor.governed import Budget, Part, setting_of, sized
+from rayhost.supervisor.governed import Budget, Part, setting_of, sized, wish_of
 from rayhost.supervisor.holdings import Holdings
 
 TICK_S = 1.0
@@ -164,9 +165,7 @@ class Governing:
         self, readings: Readings, ours: int, faults: int, parts: Sequence[Part], before: State
     ) -> tuple[Plan, State]:
         budget = self.budget
-        models = tuple(
-            Model(budget.demands[part.lane.name].wish, part.lane.idle_ns / 1e9) for part in parts
-        )
+        models = tuple(Model(wish_of(part, budget), part.lane.idle_ns / 1e9) for part in parts)
         moment = Moment(self._now_s(), readings, ours, faults, models, self.cache_bytes)
         return decide(moment, budget.profile, budget.box, before)
 
@@ -175,15 +174,13 @@ class Governing:
         budget = self.budget
         models, taken = [], budget.box.front
         for part in parts:
-            wish = budget.demands[part.lane.name].wish
-            models.append(Model(wish))
+            models.append(Model(wish_of(part, budget)))
             if isinstance(part.keeper.load, Load):
-                taken += self._needed(part.lane.name, setting_of(part.keeper.load))
+                taken += self._needed(part, setting_of(part.keeper.load))
         return starting(models, budget.profile, budget.box, taken)
 
-    def _needed(self, name: str, setting: Setting) -> int:
-        wish = self.budget.demands[name].wish
-        return costs(wish.shape, setting, self.budget.box.repacks, wish.surplus).needed
+    def _needed(self, part: Part, setting: Setting) -> int:
+        return price(wish_of(part, self.budget), setting, self.budget.box).needed
 
     # Doing.
 
@@ -222,7 +219,7 @@ class Governing:
         if isinstance(load, Load) and not plan.fits:
             # The ladder's end does not fit, and may still be more than a small box was given.
             now = setting_of(load)
-            if self._needed(name, setting) > self._needed(name, now):
+            if self._needed(part, setting) > self._needed(part, now):
                 setting = now
         try:
             await part.keeper.resize(self._change(part, setting, readings))

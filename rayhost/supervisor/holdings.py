@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rayhost.errors import RayhostError
-from rayhost.governor.costs import costs
+from rayhost.governor.fit import price
 from rayhost.governor.readings import Kernel
-from rayhost.supervisor.governed import Budget, Part, setting_of
+from rayhost.supervisor.governed import Budget, Part, setting_of, wish_of
 from rayhost.supervisor.surplus import Peak, Peaks
 
 
@@ -37,10 +37,10 @@ class Holdings:
             ours += process.anonymous + process.shared
             ours += sum(child.anonymous for child in children if child)
             faults += process.major_faults
-            demand = budget.demands[name]
-            predicted = costs(demand.wish.shape, setting_of(load), budget.box.repacks)
             if part.lane.state == "ready":
-                self._peaks.saw(name, pid, load, Peak(predicted, process.peak), demand.remember)
+                predicted = price(wish_of(part, budget), setting_of(load), budget.box)
+                remember = budget.demands[name].remember
+                self._peaks.saw(name, pid, load, Peak(predicted, process.peak), remember)
         return Held(ours, faults)
 
     def close(self) -> None:

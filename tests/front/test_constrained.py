@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from typing import Literal
 
 import pytest
 
@@ -75,3 +76,28 @@ async def test_the_worker_is_told_of_tools_and_of_an_answer_that_goes_on() -> No
     assert (prepare.tools, prepare.continue_final) == (tools, True)
     worker.prepared(number, 4)
     await submitting
+
+
+async def test_the_first_request_for_structured_output_is_told_once() -> None:
+    lane, told = make_lane(), list[bool]()
+    lane.on_wanted = lambda: told.append(lane.constrained)
+    FakeWorker(lane)
+    await lane.submit(request("plain"))
+    assert not lane.constrained
+    asking = [
+        asyncio.create_task(lane.submit(dataclasses.replace(request(name), constraint=ASKED)))
+        for name in ("first", "second")
+    ]
+    await turn()
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert told == [True]
+
+
+@pytest.mark.parametrize(("choice", "constrained"), [("auto", True), ("none", False)])
+def test_tools_that_may_be_called_are_a_constraint(
+    choice: Literal["auto", "none"], constrained: bool
+) -> None:
+    prompt = ChatPrompt((), tools=Tools(({"name": "f"},), choice))
+    assert GenerateRequest("a", "tiny", prompt).constrained is constrained

@@ -141,8 +141,26 @@ def test_more_never_costs_less(more: dict[str, Any]) -> None:
 
 def test_what_is_held_without_need_is_the_originals_of_copies() -> None:
     found = of(GEMMA, USUAL)
-    assert found.resident - found.needed == found.idle
+    assert found.resident + found.children - found.needed == found.idle
     assert found.anonymous == found.needed - found.mapped - found.program
+
+
+def test_a_worker_that_generates_has_a_renderer_and_once_asked_for_all_of_structured_output() -> (
+    None
+):
+    plain, held = of(GEMMA, USUAL), costs(GEMMA, USUAL, AVX512, constrained=True)
+    assert plain.children / MIB == 12
+    assert plain.grammars == 0
+    assert held.children / MIB == 27
+    assert held.grammars / MIB == pytest.approx(155, abs=1)  # 262,144 tokens
+    assert held.needed - plain.needed == held.grammars + held.children - plain.children
+    # The children's memory is not in the process, so no peak of it tells of theirs.
+    assert held.resident - plain.resident == held.grammars
+
+
+def test_a_worker_of_vectors_has_no_children() -> None:
+    found = costs(BY_NAME["all-minilm-l6-v2"], USUAL, AVX512, constrained=True)
+    assert (found.children, found.grammars) == (0, 0)
 
 
 def test_an_earlier_load_that_took_more_corrects_the_prediction() -> None:

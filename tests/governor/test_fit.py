@@ -35,10 +35,10 @@ def chosen(mib: int, **fixed: Any) -> tuple[int, int, int, str, int]:
         (900, (2048, 8, 512, "f16", 128)),
         (800, (2048, 8, 512, "f16", 32)),  # caches first
         (700, (2048, 6, 512, "f16", 32)),  # then sequences
-        (410, (2048, 2, 512, "f16", 0)),
-        (380, (2048, 2, 256, "f16", 0)),  # then smaller steps
+        (422, (2048, 2, 512, "f16", 0)),
+        (392, (2048, 2, 256, "f16", 0)),  # then smaller steps
         (330, (2048, 2, 128, "q8_0", 0)),  # then the cells' precision
-        (260, (1024, 1, 128, "q8_0", 0)),  # and last the context
+        (272, (1024, 1, 128, "q8_0", 0)),  # and last the context
     ],
 )
 def test_what_is_left_open_goes_down_in_the_ladders_order(

@@ -179,7 +179,7 @@ async def test_what_another_takes_is_given_up_within_a_tick_and_comes_back() -> 
     stage = Stage("smollm2-135m")
     before = stage.keeper.load
     await stage.ticks(2)
-    stage.kernel.others = 300
+    stage.kernel.others = 288
     await stage.ticks(1)
     assert stage.keeper.load.concurrency == 3
     assert stage.relief.rungs == ("caches", "sequences")
@@ -356,6 +356,17 @@ async def test_a_worker_that_had_several_sizes_says_nothing_of_any() -> None:
     stage.keeper.run(99)
     await stage.ticks(1)
     assert stage.remembered == []
+
+
+async def test_room_is_made_for_structured_output_once_it_is_asked_for() -> None:
+    stage = Stage("gemma3-270m")
+    await stage.ticks(1)
+    before = stage.governing.state()
+    stage.parts[0].lane.constrained = True
+    await stage.ticks(1)
+    after = stage.governing.state()
+    assert after.level > before.level
+    assert after.needed_bytes <= after.allowed_bytes
 
 
 async def test_what_a_workers_children_hold_is_ours_too() -> None:

@@ -40,7 +40,7 @@ class Progress:
         words = text.split()
         if COMPILING in text and self._compiling_since is None:
             self._compiling_since = time.monotonic()
-            self.say(f"compiling {ENGINE} for this CPU: 4 to 6 minutes on 2 cores, only once")
+            self.say(f"compiling {ENGINE} for this CPU: 5 to 10 minutes on 2 cores, only once")
         elif (percent := _percent(text)) is not None and self._compiling_since is not None:
             self._compiled(percent, time.monotonic() - self._compiling_since)
         elif text.startswith("Collecting ") and len(words) > 1:

@@ -67,7 +67,7 @@ def test_a_build_says_what_it_costs_and_each_tenth(install: Install) -> None:
     result = install(BUILD)
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert "4 to 6 minutes" in lines[0]
+    assert "minutes on 2 cores" in lines[0]
     tenths = [line.split(":")[2].split(" %")[0] for line in lines[1:-2]]
     assert tenths == [" 10", " 20", " 30", " 40", " 50", " 60", " 70", " 80", " 90", " 100"]
     assert lines[-2:] == ["setup: installing 3 packages", "setup: done"]

@@ -66,17 +66,18 @@ def tightest(group: Group | None) -> Memory | None:
 
 def quota_cores(group: Group | None) -> float | None:
     """Return the least CPU quota on the way up, in cores, or None if none is set."""
-    quotas = (
-        [quota for folder in group.folders if (quota := _quota(group, folder))] if group else []
-    )
-    return min(quotas, default=None)
+    return min((quota for quota, _ in _quotas(group)), default=None)
 
 
 def throttle(group: Group | None) -> Throttle:
-    """Return how the process's own group was throttled."""
-    if group is None:
+    """Return how the group with the least quota was throttled; zeros where none is set.
+
+    A group counts only what its own quota stopped, and a service's quota may be its slice's.
+    """
+    least = min(_quotas(group), default=None)
+    if least is None:
         return Throttle(0, 0)
-    stat = fields(read(group.folders[0] / "cpu.stat"))
+    stat = fields(read(least[1] / "cpu.stat"))
     stopped_ns = stat.get("throttled_usec", 0) * 1000 or stat.get("throttled_time", 0)
     return Throttle(stat.get("nr_throttled", 0), stopped_ns)
 
@@ -121,6 +122,14 @@ def _limit(folder: Path, *, v2: bool) -> int | None:
     names = ("memory.max", "memory.high") if v2 else ("memory.limit_in_bytes",)
     limits = (_number(folder / name) for name in names)
     return min((one for one in limits if one is not None), default=None)
+
+
+def _quotas(group: Group | None) -> Iterator[tuple[float, Path]]:
+    if group is None:
+        return
+    for folder in group.folders:
+        if quota := _quota(group, folder):
+            yield quota, folder
 
 
 def _quota(group: Group, folder: Path) -> float | None:

@@ -35,7 +35,7 @@ class Readings:
     cached: int
     available: int  # on the whole machine
     cgroup: bool  # the limit is a control group's, not the machine's
-    memory: Pressure | None  # None: the kernel does not tell
+    memory: Pressure | None  # on whom the limit holds for; None: the kernel does not tell
     cpu: Pressure | None
     cores: float  # allowed CPUs, or fewer by quota
     stolen_ticks: int  # counter: taken by the hypervisor
@@ -57,7 +57,6 @@ class Process:
     """One process, in bytes. `major_faults` is a counter: pages that had to come from disk."""
 
     resident: int
-    proportional: int  # each shared page divided by those who share it; 0: not asked for
     anonymous: int
     shared: int  # shared memory, as the rings are
     peak: int
@@ -102,8 +101,8 @@ class Kernel:
             cached=cached,
             available=available,
             cgroup=within,
-            memory=self._pressure("memory"),
-            cpu=self._pressure("cpu"),
+            memory=self._pressure("memory", grouped=within),
+            cpu=self._pressure("cpu", grouped=False),
             cores=self.cores(),
             stolen_ticks=self._stolen(),
             throttle=cgroups.throttle(self._cpu),
@@ -113,22 +112,21 @@ class Kernel:
     def cores(self) -> float:
         """Return the CPUs that this process may use, or fewer where a quota gives less."""
         allowed = self.cpus or self._allowed_cpus()
-        quota = cgroups.quota_cores(self._cpu)
+        quota = self.quota()
         return min(allowed, quota) if quota else float(allowed)
 
-    def process(self, pid: int | str, *, proportional: bool = False) -> Process | None:
-        """Return what a process holds, or None when it is gone.
+    def quota(self) -> float | None:
+        """Return how many CPUs the control group may use at once; None: as many as there are."""
+        return cgroups.quota_cores(self._cpu)
 
-        `proportional` walks its page tables, which takes a millisecond for some 100 MB.
-        """
+    def process(self, pid: int | str) -> Process | None:
+        """Return what a process holds, or None when it is gone."""
         folder = self._root / "proc" / str(pid)
         status, stat = _kib_fields(read(folder / "status")), read(folder / "stat")
         if "VmRSS" not in status or ")" not in stat:  # gone, or a zombie
             return None
-        rollup = _kib_fields(read(folder / "smaps_rollup")) if proportional else {}
         return Process(
             resident=status["VmRSS"],
-            proportional=rollup.get("Pss", 0),
             anonymous=status.get("RssAnon", 0),
             shared=status.get("RssShmem", 0),
             peak=status.get("VmHWM", 0),
@@ -149,13 +147,19 @@ class Kernel:
     def _meminfo(self) -> dict[str, int]:
         return _kib_fields(read(self._root / "proc/meminfo"))
 
-    def _pressure(self, what: str) -> Pressure | None:
-        """Return the pressure on the own group, where the kernel keeps it by group."""
+    def _pressure(self, what: str, *, grouped: bool) -> Pressure | None:
+        """Return the pressure on the own group, where the kernel keeps it by group.
+
+        Else the machine's, unless a group's limit is what holds (`grouped`): then the machine's
+        stalls are the neighbours'. v1 keeps none by group.
+        """
         group = self._memory if what == "memory" else self._cpu
         text = ""
         if group and group.version == 2:
             text = read(group.folders[0] / f"{what}.pressure")
-        return parse_pressure(text or read(self._root / "proc/pressure" / what))
+        if not text and not grouped:
+            text = read(self._root / "proc/pressure" / what)
+        return parse_pressure(text)
 
     def _stolen(self) -> int:
         first = read(self._root / "proc/stat").partition("\n")[0].split()

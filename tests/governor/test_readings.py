@@ -31,6 +31,17 @@ def test_v2_quota_and_throttling() -> None:
     assert found.stolen_ticks == 812
 
 
+def test_throttling_is_read_where_the_quota_is(tmp_path: Path) -> None:
+    shutil.copytree(RECORDED / "v2", tmp_path / "v2")
+    slice_ = tmp_path / "v2/sys/fs/cgroup/system.slice"
+    (slice_ / "rayhost.service/cpu.max").write_text("max 100000\n")
+    (slice_ / "cpu.stat").write_text("nr_periods 40\nnr_throttled 9\nthrottled_usec 7000\n")
+    assert Kernel(tmp_path / "v2").read().throttle == Throttle(0, 0)  # nobody sets one
+    (slice_ / "cpu.max").write_text("150000 100000\n")
+    found = Kernel(tmp_path / "v2").read()
+    assert (found.cores, found.throttle) == (1.5, Throttle(9, 7_000_000))
+
+
 def test_v2_pressure_is_the_groups_own_and_not_the_machines() -> None:
     found = read("v2")
     assert found.memory == Pressure(0.025, 0.0125)
@@ -52,6 +63,41 @@ def test_v1_quota_may_be_shared_by_controllers_of_one_mount() -> None:
 
 def test_without_pressure_figures_there_is_none() -> None:
     assert read("v1").memory is None
+
+
+MACHINE = "full avg10=50.00 avg60=1.00 avg300=0.10 total=100\n"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "removed", "stalled"),
+    [
+        # v1 keeps none by group: what the machine stalls on is a neighbour's shortage.
+        ("v1", (), None),
+        ("container", (), None),
+        # No group has a limit, so the machine's is ours as well.
+        ("v1", ("memory/vps/box/memory.limit_in_bytes", "memory/vps/memory.limit_in_bytes"), 0.5),
+        # v2: the own group's, whichever group on the way up has the limit.
+        ("v2", (), 0.0125),
+        ("v2", ("system.slice/memory.max",), 0.0125),
+        # A kernel that keeps it for the machine alone.
+        ("v2", ("system.slice/rayhost.service/memory.pressure",), None),
+        (
+            "v2",
+            ("system.slice/rayhost.service/memory.pressure", "system.slice/memory.max"),
+            0.5,
+        ),
+    ],
+)
+def test_pressure_on_memory_is_of_whom_the_limit_holds_for(
+    tmp_path: Path, recorded: str, removed: tuple[str, ...], stalled: float | None
+) -> None:
+    shutil.copytree(RECORDED / recorded, tmp_path / "box")
+    (tmp_path / "box/proc/pressure").mkdir(exist_ok=True)
+    (tmp_path / "box/proc/pressure/memory").write_text(MACHINE)
+    for name in removed:
+        (tmp_path / "box/sys/fs/cgroup" / name).unlink()
+    found = Kernel(tmp_path / "box").read().memory
+    assert (None if found is None else found.full) == stalled
 
 
 def test_in_a_container_the_group_decides_and_not_the_hosts_meminfo() -> None:
@@ -98,18 +144,11 @@ def test_a_machine_without_any_of_the_files_is_read_too(tmp_path: Path) -> None:
 
 
 def test_a_process_is_read_whatever_its_name() -> None:
-    found = Kernel(RECORDED / "process").process(77, proportional=True)
-    assert found is not None
-    assert found.resident == 528_100 << 10
-    assert found.proportional == 510_500 << 10
-    assert (found.anonymous, found.shared) == (412_200 << 10, 300 << 10)
-    assert (found.peak, found.major_faults) == (540_236 << 10, 17)
-
-
-def test_a_process_without_the_walk_has_no_proportional_size() -> None:
     found = Kernel(RECORDED / "process").process(77)
     assert found is not None
-    assert found.proportional == 0
+    assert found.resident == 528_100 << 10
+    assert (found.anonymous, found.shared) == (412_200 << 10, 300 << 10)
+    assert (found.peak, found.major_faults) == (540_236 << 10, 17)
 
 
 @pytest.mark.parametrize("pid", [78, 79])
@@ -128,9 +167,9 @@ def test_children_of_every_thread_are_found(tmp_path: Path) -> None:
 
 def test_this_machine_is_plausible() -> None:
     kernel = Kernel()
-    box, own = kernel.read(), kernel.process("self", proportional=True)
+    box, own = kernel.read(), kernel.process("self")
     assert own is not None
-    assert 0 < own.proportional <= own.resident < box.limit
+    assert 0 < own.anonymous <= own.resident < box.limit
     assert 0 < box.room < box.limit
     assert 0 < box.cores <= 4096
 

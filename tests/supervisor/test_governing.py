@@ -59,9 +59,9 @@ class FakeKernel(Kernel):
             throttle=Throttle(0, 0),
         )
 
-    def process(self, pid: int | str, *, proportional: bool = False) -> Process | None:
+    def process(self, pid: int | str) -> Process | None:
         if pid == OWN:
-            return Process(55 * MIB, 0, 37 * MIB, 0, 55 * MIB, 0)
+            return Process(55 * MIB, 37 * MIB, 0, 55 * MIB, 0)
         everyone = {**self.workers}
         for children in self.children_of.values():
             everyone |= children
@@ -104,7 +104,7 @@ class FakeKeeper:
 
     def run(self, pid: int) -> None:
         self.pid, self.lane.state = pid, "ready"
-        self.kernel.workers[pid] = Process(320 * MIB, 0, 299 * MIB, MIB, 320 * MIB, 0)
+        self.kernel.workers[pid] = Process(320 * MIB, 299 * MIB, MIB, 320 * MIB, 0)
 
 
 @dataclass
@@ -375,6 +375,6 @@ async def test_what_a_workers_children_hold_is_ours_too() -> None:
     assert pid is not None
     await stage.ticks(1)
     before = stage.governing.state().ours_bytes
-    stage.kernel.children_of[pid] = {500: Process(30 * MIB, 0, 11 * MIB, 0, 30 * MIB, 0)}
+    stage.kernel.children_of[pid] = {500: Process(30 * MIB, 11 * MIB, 0, 30 * MIB, 0)}
     await stage.ticks(1)
     assert stage.governing.state().ours_bytes == before + 11 * MIB

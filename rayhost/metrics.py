@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from rayhost.scrape import (
+    CpuReading,
     FrontCollector,
     FrontReading,
     MemoryReading,
@@ -26,7 +27,7 @@ from rayhost.scrape import (
     WorkerReading,
 )
 
-__all__ = ["FrontReading", "MemoryReading", "Metrics", "WorkerReading"]
+__all__ = ["CpuReading", "FrontReading", "MemoryReading", "Metrics", "WorkerReading"]
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _GAP_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0)

@@ -8,7 +8,7 @@ import sys
 
 from prometheus_client.metrics_core import Metric
 
-from rayhost.metrics import FrontReading, MemoryReading, Metrics, WorkerReading
+from rayhost.metrics import CpuReading, FrontReading, MemoryReading, Metrics, WorkerReading
 
 _TOP = """\
 # Metrics
@@ -58,8 +58,8 @@ def _used() -> Metrics:
         steps_by_seconds={math.inf: 1},
         steps_by_tokens={math.inf: 1},
     )
-    memory = MemoryReading(rungs=("caches",))
-    metrics.watch(lambda: [reading], lambda: FrontReading(0, 0, memory=memory))
+    memory, cpu = MemoryReading(rungs=("caches",)), CpuReading(waiting=0.0)
+    metrics.watch(lambda: [reading], lambda: FrontReading(0, 0, memory=memory, cpu=cpu))
     return metrics
 
 

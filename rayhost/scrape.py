@@ -60,6 +60,17 @@ class MemoryReading:
 
 
 @dataclass(frozen=True, slots=True)
+class CpuReading:
+    """What the kernel says of the CPUs. Counters are seconds of one CPU; None: it does not tell."""
+
+    cores: float = 0.0
+    stolen_seconds: float = 0.0
+    throttled_seconds: float = 0.0
+    throttled_periods: int = 0
+    waiting: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FrontReading:
     """What a scrape says of the front process."""
 
@@ -68,6 +79,7 @@ class FrontReading:
     cache_entries: int = 0
     cache_bytes: int = 0
     memory: MemoryReading = MemoryReading()
+    cpu: CpuReading = CpuReading()
 
 
 _Kind = type[GaugeMetricFamily] | type[CounterMetricFamily]
@@ -190,6 +202,29 @@ _MEMORY = (
 )
 
 
+_CPU: tuple[tuple[_Kind, str, str, str], ...] = (
+    (GaugeMetricFamily, "cpu_cores", "CPUs that this host may use, or fewer by quota.", "cores"),
+    (
+        CounterMetricFamily,
+        "cpu_stolen_seconds",
+        "CPU time of the machine that its hypervisor gave to others, since it was booted.",
+        "stolen_seconds",
+    ),
+    (
+        CounterMetricFamily,
+        "cpu_throttled_seconds",
+        "CPU time for which a quota stopped this host or others of its control group.",
+        "throttled_seconds",
+    ),
+    (
+        CounterMetricFamily,
+        "cpu_throttled_periods",
+        "Periods, mostly of 100 ms, in which it did.",
+        "throttled_periods",
+    ),
+)
+
+
 class FrontCollector(Collector):
     """Shows the front's reading."""
 
@@ -209,6 +244,17 @@ class FrontCollector(Collector):
         for name, text, attribute in _MEMORY:
             value = getattr(reading.memory, attribute)
             yield GaugeMetricFamily(f"rayhost_{name}", text, value=value)
+        for kind, name, text, attribute in _CPU:
+            yield kind(f"rayhost_{name}", text, value=getattr(reading.cpu, attribute))
+        waiting = GaugeMetricFamily(
+            "rayhost_cpu_waiting_ratio",
+            "Share of the last 10 s in which something waited for a CPU (PSI): of this host's "
+            "control group, under cgroup v1 of the machine; none where the kernel does not tell.",
+            labels=(),
+        )
+        if reading.cpu.waiting is not None:
+            waiting.add_metric([], reading.cpu.waiting)
+        yield waiting
         rungs = GaugeMetricFamily(
             "rayhost_degraded",
             "1 for each rung of the ladder of degradation while it is in force.",

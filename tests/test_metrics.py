@@ -4,7 +4,7 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rayhost.metrics import FrontReading, Metrics, WorkerReading
+from rayhost.metrics import CpuReading, FrontReading, Metrics, WorkerReading
 
 MS = 1_000_000
 
@@ -160,6 +160,21 @@ def test_readings_by_label_and_the_front_are_shown() -> None:
     assert shown["rayhost_front_rss_bytes", ""] == 2000
     assert shown["rayhost_connections", ""] == 5
     assert shown["rayhost_cache_bytes", ""] == 7
+
+
+def test_what_is_kept_back_of_the_cpus_is_shown() -> None:
+    metrics = Metrics()
+    cpu = CpuReading(0.5, stolen_seconds=8.12, throttled_seconds=22.5, throttled_periods=731)
+    metrics.watch(list, lambda: FrontReading(0, 0, cpu=cpu))
+    shown = samples(metrics)
+    assert shown["rayhost_cpu_cores", ""] == 0.5
+    assert shown["rayhost_cpu_stolen_seconds_total", ""] == 8.12
+    assert shown["rayhost_cpu_throttled_seconds_total", ""] == 22.5
+    assert shown["rayhost_cpu_throttled_periods_total", ""] == 731
+    assert ("rayhost_cpu_waiting_ratio", "") not in shown  # not told is not none
+    metrics = Metrics()
+    metrics.watch(list, lambda: FrontReading(0, 0, cpu=CpuReading(waiting=0.0)))
+    assert samples(metrics)["rayhost_cpu_waiting_ratio", ""] == 0
 
 
 def test_steps_are_counted_by_their_time_and_size() -> None:

@@ -14,8 +14,16 @@ from rayhost.errors import InvalidRequest, ModelNotFound, RayhostError, Unavaila
 from rayhost.front.host import Host
 from rayhost.front.lane import Lane
 from rayhost.front.result_cache import ResultCache
-from rayhost.front.state import CacheState, HostState, MemoryState, ModelState, ProfileState
-from rayhost.metrics import FrontReading, MemoryReading, Metrics
+from rayhost.front.state import (
+    CacheState,
+    CpuState,
+    HostState,
+    MemoryState,
+    ModelState,
+    ProfileState,
+)
+from rayhost.governor.readings import CpuReadings
+from rayhost.metrics import CpuReading, FrontReading, MemoryReading, Metrics
 from rayhost.supervisor.keeper import Keeper
 
 
@@ -32,6 +40,7 @@ class HostControl:
         metrics: Metrics,
         connections: Callable[[], int],
         memory: Callable[[], MemoryState],
+        cpu: Callable[[], CpuReadings],
         profile: Callable[[], ProfileState],
         reload: Callable[[], Awaitable[Reloaded]],
     ) -> None:
@@ -43,6 +52,7 @@ class HostControl:
         self._metrics = metrics
         self._connections = connections
         self._memory = memory
+        self._cpu = cpu
         self._profile = profile
         self._reload = reload
         self._began_ns = clock.now_ns()
@@ -63,6 +73,7 @@ class HostControl:
             ),
             models=tuple(_model(part.lane, part.keeper) for part in self._parts()),
             memory=self._memory(),
+            cpu=CpuState(front.cpu.stolen_seconds, front.cpu.throttled_seconds, front.cpu.waiting),
             unanswered=self._metrics.unanswered(),
             profile=self._profile(),
         )
@@ -75,6 +86,17 @@ class HostControl:
             cache_entries=len(self._results),
             cache_bytes=self._results.bytes_used,
             memory=self._memory_reading(),
+            cpu=self._cpu_reading(),
+        )
+
+    def _cpu_reading(self) -> CpuReading:
+        cpu = self._cpu()
+        return CpuReading(
+            cores=cpu.cores,
+            stolen_seconds=cpu.stolen_s,
+            throttled_seconds=cpu.throttle.stopped_ns / 1e9,
+            throttled_periods=cpu.throttle.periods,
+            waiting=cpu.pressure.some if cpu.pressure else None,
         )
 
     def _memory_reading(self) -> MemoryReading:

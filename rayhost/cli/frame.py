@@ -13,12 +13,13 @@ from rayhost.front.state import HostState, ModelState
 _OTHER_LINES = 10  # title, totals, blank lines, and the headings of the two tables
 
 _COLUMNS = 80
+_FELT = 0.01  # of a CPU
 
 
 def frame(now: HostState, before: HostState | None, height: int) -> RenderableType:
     """Return the frame, of at most `height` lines where the models leave room for requests."""
     lines = _OTHER_LINES + bool(now.memory.rungs) + bool(_waiting(now)) + len(now.models)
-    lines += bool(_refused(now, before))
+    lines += bool(_refused(now, before)) + bool(_kept_back(now, before))
     rows = max(1, height - lines)
     return Group(
         _title(now),
@@ -44,7 +45,7 @@ def _totals(now: HostState, before: HostState | None) -> Text:
         f"front {_size(now.front_rss_bytes)}  free {_size(now.available_bytes)}  "
         f"{now.connections} connections\n"
         f"cache {now.cache.entries:,} answers, {_size(now.cache.bytes)}{share}\n"
-        f"{_memory(now)}{_waiting(now)}{_refused(now, before)}"
+        f"{_memory(now)}{_kept_back(now, before)}{_waiting(now)}{_refused(now, before)}"
     )
 
 
@@ -55,6 +56,21 @@ def _memory(now: HostState) -> str:
         f"memory {_size(memory.used_bytes)} of {_size(memory.limit_bytes)}, "
         f"need {_size(memory.needed_bytes)} of {_size(memory.allowed_bytes)}{given_up}"
     )
+
+
+def _kept_back(now: HostState, before: HostState | None) -> str:
+    """Return a line of what was kept from the host of its CPUs since `before`, where any was."""
+    elapsed_s = now.uptime_s - before.uptime_s if before else 0.0
+    if before is None or elapsed_s <= 0:
+        return ""
+    lost = {
+        "stopped by quota": (now.cpu.throttled_s - before.cpu.throttled_s) / elapsed_s,
+        "stolen": (now.cpu.stolen_s - before.cpu.stolen_s) / elapsed_s,
+    }
+    told = [f"{cores:.2f} {how}" for how, cores in lost.items() if cores >= _FELT]
+    if told and now.cpu.waiting is not None:
+        told.append(f"waited {now.cpu.waiting:.0%} of 10 s")
+    return f"\ncpu of {now.memory.cores:g} cores: {', '.join(told)}" if told else ""
 
 
 def _waiting(now: HostState) -> str:

@@ -121,6 +121,7 @@ class Service:
             metrics=self._metrics,
             connections=lambda: server.connections,
             memory=governing.state,
+            cpu=self._kernel.cpu,
             profile=lambda: self._in_force,
             reload=lambda: self._reload_asked(host, server, governing),
         )

@@ -71,6 +71,17 @@ class MemoryState(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class CpuState(msgspec.Struct, frozen=True):
+    """What is kept from the host of its CPUs: counters in seconds of one CPU.
+
+    `waiting` is the share of the last 10 s in which something waited for one; None: not known.
+    """
+
+    stolen_s: float = 0.0
+    throttled_s: float = 0.0
+    waiting: float | None = None
+
+
 class ProfileState(msgspec.Struct, frozen=True):
     """The profile in force: a digest of each part (`profile.digests`), and what is not in force."""
 
@@ -91,5 +102,6 @@ class HostState(msgspec.Struct, frozen=True):
     cache: CacheState
     models: tuple[ModelState, ...]
     memory: MemoryState = MemoryState()
+    cpu: CpuState = CpuState()
     profile: ProfileState = ProfileState()
     unanswered: Mapping[str, int] = {}

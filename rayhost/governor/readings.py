@@ -12,6 +12,7 @@ from rayhost.governor import cgroups
 from rayhost.governor.cgroups import Throttle, fields, read
 
 _KIB = 1024
+_TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,7 @@ class Readings:
     available: int  # on the whole machine
     cgroup: bool  # the limit is a control group's, not the machine's
     memory: Pressure | None  # on whom the limit holds for; None: the kernel does not tell
-    cpu: Pressure | None
     cores: float  # allowed CPUs, or fewer by quota
-    stolen_ticks: int  # counter: taken by the hypervisor
-    throttle: Throttle  # counters
     kills: int = 0  # counter: processes of the group that the kernel killed for memory
 
     @property
@@ -50,6 +48,16 @@ class Readings:
         is planned counts its weights itself.
         """
         return max(0, min(self.limit - self.used + self.cached, self.available))
+
+
+@dataclass(frozen=True, slots=True)
+class CpuReadings:
+    """What was kept from us of the CPUs. Who has fewer than it was promised sees it only here."""
+
+    cores: float  # allowed CPUs, or fewer by quota
+    stolen_s: float  # counter: taken by the hypervisor, of all CPUs together
+    throttle: Throttle  # counters
+    pressure: Pressure | None  # None: the kernel does not tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +110,17 @@ class Kernel:
             available=available,
             cgroup=within,
             memory=self._pressure("memory", grouped=within),
-            cpu=self._pressure("cpu", grouped=False),
             cores=self.cores(),
-            stolen_ticks=self._stolen(),
-            throttle=cgroups.throttle(self._cpu),
             kills=cgroups.kills(self._memory),
+        )
+
+    def cpu(self) -> CpuReadings:
+        """Return what is kept from us of the CPUs."""
+        return CpuReadings(
+            cores=self.cores(),
+            stolen_s=self._stolen_ticks() / _TICKS_S,
+            throttle=cgroups.throttle(self._cpu),
+            pressure=self._pressure("cpu", grouped=False),
         )
 
     def cores(self) -> float:
@@ -161,7 +175,7 @@ class Kernel:
             text = read(self._root / "proc/pressure" / what)
         return parse_pressure(text)
 
-    def _stolen(self) -> int:
+    def _stolen_ticks(self) -> int:
         first = read(self._root / "proc/stat").partition("\n")[0].split()
         return int(first[8]) if len(first) > 8 and first[0] == "cpu" else 0
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from rayhost.cli.frame import frame
-from rayhost.front.state import HostState, MemoryState
+from rayhost.front.state import CpuState, HostState, MemoryState
 from tests.cli.states import host, model, request
 
 
@@ -53,6 +53,18 @@ def test_who_waits_is_told_by_priority() -> None:
     assert len(lines) <= 24
     idle = host(model(queued_by_priority={"high": 0, "low": 0}))
     assert not any(line.startswith("waiting") for line in shown(idle))
+
+
+def test_what_is_kept_back_of_the_cpus_is_told_only_where_some_is() -> None:
+    memory = MemoryState(cores=0.5)
+    before = host(model(), uptime_s=60.0, memory=memory, cpu=CpuState(3.0, 10.0, 0.4))
+    now = host(model(), uptime_s=62.0, memory=memory, cpu=CpuState(3.1, 10.5, 0.61))
+    told = "cpu of 0.5 cores: 0.25 stopped by quota, 0.05 stolen"
+    assert f"{told}, waited 61% of 10 s" in shown(now, before)
+    silent = host(model(), uptime_s=62.0, memory=memory, cpu=CpuState(3.1, 10.5))
+    assert told in shown(silent, before)
+    calm = host(model(), uptime_s=62.0, memory=memory, cpu=CpuState(3.0, 10.0, 0.9))
+    assert not any(line.startswith("cpu") for line in shown(calm, before) + shown(now))
 
 
 def test_what_was_refused_is_told_by_the_second_and_the_code() -> None:

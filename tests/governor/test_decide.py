@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayhost.governor.cgroups import Throttle
 from rayhost.governor.costs import MIB, costs
 from rayhost.governor.decide import (
     FAULTS_S,
@@ -53,10 +52,7 @@ def moment(
         available=limit,
         cgroup=True,
         memory=Pressure(full, full),
-        cpu=None,
         cores=1.0,
-        stolen_ticks=0,
-        throttle=Throttle(0, 0),
     )
     ours = used - min(used, others_mib * MIB)
     return Moment(now_s, readings, ours, faults, models or (SMOLLM,), 16 * MIB)

@@ -1,5 +1,6 @@
 """Readings on recorded files: v2, v1, a container that sees its host; and on this very machine."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,24 @@ from pathlib import Path
 import pytest
 
 from rayhost.governor.cgroups import Throttle
-from rayhost.governor.readings import Kernel, Pressure, Readings, count_cpus, parse_pressure
+from rayhost.governor.readings import (
+    CpuReadings,
+    Kernel,
+    Pressure,
+    Readings,
+    count_cpus,
+    parse_pressure,
+)
 
 RECORDED = Path(__file__).parent / "recorded"
 
 
 def read(name: str) -> Readings:
     return Kernel(RECORDED / name).read()
+
+
+def cpu(name: str) -> CpuReadings:
+    return Kernel(RECORDED / name).cpu()
 
 
 def test_v2_takes_the_tightest_limit_on_the_way_up() -> None:
@@ -25,10 +37,10 @@ def test_v2_takes_the_tightest_limit_on_the_way_up() -> None:
 
 
 def test_v2_quota_and_throttling() -> None:
-    found = read("v2")
-    assert found.cores == 0.5  # of four CPUs
+    found = cpu("v2")
+    assert read("v2").cores == found.cores == 0.5  # of four CPUs
     assert found.throttle == Throttle(731, 22_110_345_000)
-    assert found.stolen_ticks == 812
+    assert found.stolen_s == 812 / os.sysconf("SC_CLK_TCK")
 
 
 def test_throttling_is_read_where_the_quota_is(tmp_path: Path) -> None:
@@ -36,16 +48,15 @@ def test_throttling_is_read_where_the_quota_is(tmp_path: Path) -> None:
     slice_ = tmp_path / "v2/sys/fs/cgroup/system.slice"
     (slice_ / "rayhost.service/cpu.max").write_text("max 100000\n")
     (slice_ / "cpu.stat").write_text("nr_periods 40\nnr_throttled 9\nthrottled_usec 7000\n")
-    assert Kernel(tmp_path / "v2").read().throttle == Throttle(0, 0)  # nobody sets one
+    assert Kernel(tmp_path / "v2").cpu().throttle == Throttle(0, 0)  # nobody sets one
     (slice_ / "cpu.max").write_text("150000 100000\n")
-    found = Kernel(tmp_path / "v2").read()
+    found = Kernel(tmp_path / "v2").cpu()
     assert (found.cores, found.throttle) == (1.5, Throttle(9, 7_000_000))
 
 
 def test_v2_pressure_is_the_groups_own_and_not_the_machines() -> None:
-    found = read("v2")
-    assert found.memory == Pressure(0.025, 0.0125)
-    assert found.cpu == Pressure(0.61, 0.0)
+    assert read("v2").memory == Pressure(0.025, 0.0125)
+    assert cpu("v2").pressure == Pressure(0.61, 0.0)
 
 
 def test_v1_takes_the_group_with_the_least_room() -> None:
@@ -56,7 +67,7 @@ def test_v1_takes_the_group_with_the_least_room() -> None:
 
 
 def test_v1_quota_may_be_shared_by_controllers_of_one_mount() -> None:
-    found = read("v1")
+    found = cpu("v1")
     assert found.cores == 1.5
     assert found.throttle == Throttle(4, 5_000_000)
 

@@ -15,7 +15,6 @@ from rayhost.front.lane import Lane
 from rayhost.front.relief import NONE, Relief
 from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
-from rayhost.governor.cgroups import Throttle
 from rayhost.governor.costs import MIB
 from rayhost.governor.fit import Box, Wish, fit
 from rayhost.governor.readings import Kernel, Process, Readings
@@ -53,10 +52,7 @@ class FakeKernel(Kernel):
             available=1 << 40,
             cgroup=True,
             memory=None,
-            cpu=None,
             cores=self.cores_now,
-            stolen_ticks=0,
-            throttle=Throttle(0, 0),
         )
 
     def process(self, pid: int | str) -> Process | None:

@@ -4,6 +4,7 @@ One model that cannot be had does not stop the others. A profile that cannot fit
 refused before anything is loaded.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,7 +76,7 @@ class Planner:
         # What this process holds already is part of what the front is said to take.
         room = box.room + (own.anonymous if own else 0)
         self._box = Box(room, repacked(self._cpu.flags))
-        self._quota = max(1, int(box.cores))
+        self._quota = kernel.quota() or math.inf
         # Read once, too: a front that was pinned since would take its own CPUs for all there are.
         self._topology = topology.read()
         self._split = pinning.split(self._topology, "auto", "auto")
@@ -121,7 +122,10 @@ class Planner:
         """Return the threads without a quota; None where the profile names them."""
         if one.choice.settings.threads is not None:  # tuned on all CPUs that there are
             return min(one.choice.settings.threads, len(one.placement.cpus))
-        return one.placement.cores if one.model.threads == "auto" else None
+        if one.model.threads == "auto":
+            return one.placement.cores
+        # More than there are CPUs is the profile's own will; else a quota is followed.
+        return one.model.threads if one.model.threads <= len(one.placement.cpus) else None
 
     def _settings(self, ready: Sequence[_Candidate]) -> Sequence[Setting]:
         if not ready:
@@ -147,6 +151,15 @@ class Planner:
             turn=turn,
             quota=self._quota,
         )
+        if model.threads != "auto" and placement.threads < model.threads:
+            _log.warning(
+                "fewer threads than the profile says: the CPU quota lets no more run at once",
+                model=model.name,
+                field=f"models[{turn}].threads",
+                said=model.threads,
+                threads=placement.threads,
+                quota_cores=self._quota,
+            )
         stored = locate(model, self._base, self._alive)
         if isinstance(stored, RayhostError):
             return stored
@@ -169,7 +182,8 @@ class Planner:
         model, settings = one.model, one.choice.settings
         threads = one.placement.threads
         if settings.threads is not None:  # tuned when there was no quota, or another
-            threads = min(settings.threads, self._quota, len(one.placement.cpus))
+            most = min(settings.threads, len(one.placement.cpus))
+            threads = max(1, math.floor(min(most, self._quota)))
         return Load(
             name=model.name,
             path=str(one.choice.path),

@@ -88,7 +88,10 @@ class ModelProfile(Section, frozen=True):
     ] = "auto"
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=512)] | Literal["auto"],
-        Meta(description="Compute threads; auto: as tuned, else one for each of its cores."),
+        Meta(
+            description="Compute threads, at most as many as a CPU quota lets run; auto: as tuned, "
+            "else one for each of its cores."
+        ),
     ] = "auto"
     cpus: Annotated[
         CpuList | Literal["auto"],

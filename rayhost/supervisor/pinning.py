@@ -72,7 +72,8 @@ def place(
 
     `pool` are the CPUs of workers of `auto`, all that are allowed if not said; models of one host
     have its NUMA nodes in `turn`. `quota` is how many CPUs a control group lets run at once: more
-    threads than that would wait for each other at every barrier while the group is stopped.
+    threads than that, whoever chose them, would wait for each other at every barrier while the
+    group is stopped.
     Raises RayhostError for CPUs that are not allowed.
     """
     if cpus == "auto":
@@ -82,8 +83,8 @@ def place(
         _permit(f"model {model!r}: cpus names", cpus, topology.allowed)
         chosen = tuple(cpus)
     cores = topology.cores(chosen)
-    usual = max(1, math.floor(min(quota, cores)))
-    return Placement(chosen, usual if threads == "auto" else threads, cores)
+    wanted = cores if threads == "auto" else threads
+    return Placement(chosen, max(1, math.floor(min(quota, wanted))), cores)
 
 
 def _permit(who: str, cpus: Sequence[int], allowed: frozenset[int]) -> None:

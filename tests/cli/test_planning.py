@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from rayhost.baseline.calibration import Settings
 from rayhost.cli.planning import Planner
@@ -14,7 +15,7 @@ from rayhost.governor.fit import DoesNotFit
 from rayhost.governor.readings import Kernel
 from rayhost.ipc.messages import Load
 from rayhost.models.catalog_shapes import BY_NAME
-from rayhost.profile import Cpus, Kv, ModelProfile, Snapshots
+from rayhost.profile import Cpus, Governor, Kv, ModelProfile, Snapshots
 from rayhost.supervisor import topology
 from tests.supervisor.machines import MACHINES
 from tests.support.tiny_gguf import write_tiny_llama
@@ -97,6 +98,32 @@ def test_no_more_threads_than_a_quota_lets_run(folder: Path) -> None:
     assert planned.threads == 1
 
 
+@pytest.mark.parametrize(
+    ("box", "said", "threads", "follows"),
+    [
+        ("v2", 3, 1, 3),  # half a core of four: with more of it, up to what the profile says
+        ("v2", 1, 1, 1),
+        ("v2", 9, 1, None),
+        ("container", 3, 3, 3),  # no quota
+        ("container", 9, 9, None),  # more than CPUs, as the profile says
+    ],
+)
+def test_threads_of_the_profile_yield_to_a_quota_with_a_warning(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, box: str, said: int, threads: int,
+    follows: int | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(topology, "read", lambda: topology.Topology(frozenset(range(4))))
+    one = planner(folder, CONTAINER.parent / box)
+    with capture_logs() as logs:
+        ((_, planned),) = one.plan([model(threads=said)])
+    assert isinstance(planned, Load)
+    assert planned.threads == threads
+    assert one.budget(Governor()).demands["tiny"].threads == follows
+    warned = [line for line in logs if line["log_level"] == "warning"]
+    told = [(line["field"], line["said"], line["quota_cores"]) for line in warned]
+    assert told == ([("models[0].threads", said, 0.5)] if threads < said else [])
+
+
 def test_workers_get_the_cpus_that_the_front_leaves(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +132,7 @@ def test_workers_get_the_cpus_that_the_front_leaves(
     one = planner(folder)
     ((_, planned),) = one.plan([model()], Cpus(front=(0,)))
     assert isinstance(planned, Load)
-    assert (one.front, planned.cpus, planned.threads) == ((0,), (1, 2, 3, 5, 6, 7), 2)  # of 2 cores
+    assert (one.front, planned.cpus, planned.threads) == ((0,), (1, 2, 3, 5, 6, 7), 3)  # cores
     ((_, planned),) = one.plan([model(cpus=(0, 4))], Cpus(front=(0,)))
     assert isinstance(planned, Load)
     assert (planned.cpus, planned.threads) == ((0, 4), 1)

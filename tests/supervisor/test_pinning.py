@@ -89,7 +89,8 @@ def test_threads_never_exceed_the_cores_of_a_quota(quota: float, threads: int) -
     four = Topology(frozenset(range(4)))
     placed = place("tiny", "auto", "auto", topology=four, quota=quota)
     assert (placed.cpus, placed.threads) == ((0, 1, 2, 3), threads)
-    assert place("tiny", "auto", 3, topology=four, quota=quota).threads == 3
+    assert place("tiny", "auto", 3, topology=four, quota=quota).threads == min(3, threads)
+    assert place("tiny", "auto", 9, topology=four).threads == 9  # nobody stops them
 
 
 def test_a_cpu_that_this_process_may_not_use_is_named_with_those_it_may() -> None:

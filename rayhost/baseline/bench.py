@@ -15,6 +15,7 @@ from rayhost.baseline import child, memory, sweep
 from rayhost.baseline.calibration import Subject
 from rayhost.baseline.child import ChildFailed
 from rayhost.baseline.cpu import Cpu
+from rayhost.baseline.prediction import work_of
 from rayhost.baseline.quiet import Watch
 from rayhost.baseline.records import Bandwidth, Baseline, Memory, ModelBaseline, Row
 from rayhost.baseline.spread import MIN_RUNS, spread
@@ -22,6 +23,7 @@ from rayhost.baseline.sweep import Configuration, Effort
 from rayhost.baseline.tasks import Answer, Done, Failed, Loaded, Measure, Rates, Read, Task, Timed
 from rayhost.errors import RayhostError
 from rayhost.models.gguf import GgufInfo, read_info
+from rayhost.models.shape import shape_of
 
 Report = Callable[[str, float], None]
 READ_S = 1.0
@@ -194,6 +196,7 @@ class _Gathered:
             weights_read=weights_read,
             rows=tuple(self.rows),
             missing=tuple(self.missing),
+            work=work_of(shape_of(info)),
         )
 
     def _memory(self) -> Memory | None:

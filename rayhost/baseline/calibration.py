@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from rayhost.baseline.cpu import Cpu
-from rayhost.baseline.records import Baseline
+from rayhost.baseline.records import Baseline, ModelBaseline
 from rayhost.models.durable import commit_bytes
 from rayhost.models.sources import check_name
 from rayhost.models.store import StoredModel
@@ -111,6 +111,11 @@ class Calibrations:
         if found is None or [entry.identity for entry in found.models] != [identity(model)]:
             return None
         return found
+
+    def baselines(self) -> list[ModelBaseline]:
+        """Return the last baseline of every model that was measured on this host."""
+        paths = sorted(self._folder.glob("*/baseline.json"))
+        return [model for path in paths if (one := _read(path, Baseline)) for model in one.models]
 
     def tuned(self, model: StoredModel) -> Tuned | None:
         """Return what tuning chose for this very file, if it was tuned."""

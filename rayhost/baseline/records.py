@@ -53,6 +53,13 @@ class Memory(msgspec.Struct, frozen=True):
     context: int  # tokens of a sequence
 
 
+class Work(msgspec.Struct, frozen=True):
+    """What one token asks of a model, see `prediction.work_of`."""
+
+    read_bytes: int  # of weights, to generate it
+    prompt_parameters: int  # that it is multiplied with as one of a prompt
+
+
 class ModelBaseline(msgspec.Struct, frozen=True):
     """One model on this host. `missing` tells what was not measured, and why."""
 
@@ -66,6 +73,7 @@ class ModelBaseline(msgspec.Struct, frozen=True):
     weights_read: Bandwidth  # over as many bytes as the weights have, with every core
     rows: tuple[Row, ...]
     missing: tuple[str, ...]
+    work: Work | None = None  # None: recorded before there was such a thing
 
     @property
     def limit_tokens_s(self) -> float:

@@ -8,7 +8,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from rayhost.cli.forecast import Forecaster, Plan, Speed
+from rayhost.baseline.prediction import Speed
+from rayhost.cli.forecast import Forecaster, Plan
 from rayhost.governor.costs import MIB
 from rayhost.sizes import parse_size
 
@@ -62,22 +63,24 @@ def text(plan: Plan) -> str:
             lines.append(
                 f"    once JSON or tools are asked for {_mib(row.constrained):>3} MiB more"
             )
-        if row.tokens_s:
-            lines.append(f"    tokens/s measured here       {_rates(row.tokens_s)}")
+        lines.append(_speed(row.tokens_s))
     share = plan.needed / plan.room if plan.room else 0.0
     lines.append(f"  {'front':30}{_mib(plan.front):>8} MiB")
     lines.append(f"  {'together':30}{_mib(plan.needed):>8} MiB, {share:.0%} of the room")
     return "\n".join(lines)
 
 
-def _rates(speed: Speed) -> str:
-    def told(value: float | None) -> str:
-        return "?" if value is None else f"{value:,.0f}"
-
-    return (
-        f"{told(speed.prefill)} prompt, {told(speed.one)} generated alone, "
-        f"{told(speed.all)} by {speed.sequences}"
-    )
+def _speed(speed: Speed | None) -> str:
+    """Return the line of a model's tokens a second, and where they come from."""
+    if speed is None:
+        return f"    {'tokens/s':28} not known: `rayhost bench` gives a figure"
+    rates = {"prompt": speed.prefill, "generated alone": speed.one}
+    if speed.sequences > 1:
+        rates[f"by {speed.sequences}"] = speed.all
+    told = ", ".join(f"{rate:,.0f} {of}" for of, rate in rates.items() if rate is not None)
+    if speed.measured:
+        return f"    {'tokens/s measured here':28} {told}"
+    return f"    {'tokens/s predicted':28} {told}, from the bench of {speed.record}"
 
 
 def _mib(size: int) -> str:

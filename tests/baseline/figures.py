@@ -1,7 +1,7 @@
 """A made-up baseline of two thread counts and two layouts, for what shows and stores it."""
 
 from rayhost.baseline.cpu import Cpu
-from rayhost.baseline.records import Bandwidth, Baseline, Memory, ModelBaseline, Quiet, Row
+from rayhost.baseline.records import Bandwidth, Baseline, Memory, ModelBaseline, Quiet, Row, Work
 from rayhost.baseline.spread import Spread
 
 CPU = Cpu("Intel <Xeon>", "x86_64", (0, 1), 2, 32 << 20, ("AVX2", "AVX-512"))
@@ -32,7 +32,7 @@ def rows() -> tuple[Row, ...]:
     return tuple(made)
 
 
-def model(name: str = "m", identity: str = "sha256:1") -> ModelBaseline:
+def model(name: str = "m", identity: str = "sha256:1", work: Work | None = None) -> ModelBaseline:
     return ModelBaseline(
         name=name,
         identity=identity,
@@ -44,6 +44,7 @@ def model(name: str = "m", identity: str = "sha256:1") -> ModelBaseline:
         weights_read=Bandwidth(2, 90_000_000, False, around(18e9)),
         rows=rows(),
         missing=("4 threads, split KV, 16 sequences: no time left",),
+        work=work,
     )
 
 

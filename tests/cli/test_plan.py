@@ -1,5 +1,6 @@
 """`rayhost plan`: what fits, told of this machine and of others, without loading anything."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from rayhost.baseline import cpu
-from rayhost.baseline.calibration import Calibrations, identity
+from rayhost.baseline.calibration import Calibrations, Settings, Tuned, identity
+from rayhost.baseline.prediction import work_of
 from rayhost.cli.forecast import SYSTEM, Plan
 from rayhost.cli.main import app
 from rayhost.errors import RayhostError
 from rayhost.models.catalog import ENTRIES
-from rayhost.models.store import StoredModel
+from rayhost.models.gguf import read_info
+from rayhost.models.shape import shape_of
+from rayhost.models.store import Store, StoredModel
 from rayhost.sizes import parse_size
 from tests.baseline import figures
 from tests.support.host import tiny, write_profile
@@ -111,19 +115,68 @@ def test_a_model_that_nobody_knows_is_an_error() -> None:
     assert run("nonesuch").exit_code == 1
 
 
-def test_measured_speeds_are_shown_for_the_machine_that_they_are_of(
-    tmp_path: Path, home: Path
-) -> None:
+@pytest.fixture
+def benched(tmp_path: Path, home: Path) -> Path:
+    """A profile whose model was benched here with one and two threads."""
     file = write_tiny_llama(tmp_path / "tiny.gguf")
     stored = StoredModel("tiny", file, "file:tiny.gguf", None, file.stat().st_size)
-    measured = figures.model("tiny", identity(stored))
+    measured = figures.model("tiny", identity(stored), work_of(shape_of(read_info(file))))
     Calibrations(home, cpu.host()).save_baseline(figures.baseline(measured))
-    profile = write_profile(tmp_path / "p.json", [tiny()])
-    (here,), (elsewhere,) = plans(profile), plans(profile, "--cores", "64")
-    alone = measured.find("generate", 1)
-    speed = here.models[0].tokens_s
-    assert alone is not None
-    assert speed is not None
-    assert (speed.one, speed.sequences) == (alone.tokens_s.median, 4)
-    assert elsewhere.models[0].tokens_s is None
-    assert "tokens/s measured here" in run(profile).stdout
+    return write_profile(tmp_path / "p.json", [tiny(threads="auto")])
+
+
+def test_a_speed_that_was_measured_with_as_many_cores_is_told_as_measured(benched: Path) -> None:
+    ((one,), (two,)) = (plans(benched, "--cores", cores)[0].models for cores in ("1", "2"))
+    for row, threads in ((one, 1), (two, 2)):
+        speed = row.tokens_s
+        assert speed is not None
+        assert (speed.prefill, speed.one) == (400 * threads, 50 * threads)
+        assert (speed.measured, speed.sequences, speed.record) == (True, 4, "tiny")
+    assert "tokens/s measured here       800 prompt, 100 generated alone, " in (
+        run(benched, "--cores", "2").stdout
+    )
+
+
+@pytest.mark.parametrize(("cores", "prompt", "alone"), [("0.5", 200, 25), ("4", 1600, 100)])
+def test_for_other_cores_it_is_scaled_and_says_so(
+    benched: Path, cores: str, prompt: int, alone: int
+) -> None:
+    told = run(benched, "--cores", cores).stdout
+    assert f"tokens/s predicted           {prompt:,} prompt, {alone} generated alone, " in told
+    assert "from the bench of tiny" in told
+
+
+def test_a_model_that_is_not_pulled_is_scaled_from_the_nearest_that_was_benched(
+    benched: Path,
+) -> None:
+    names = [entry.name for entry in ENTRIES]
+    found = [plan.models[0] for plan in plans(*names, "--memory", "2GiB", "--cores", "1")]
+    speeds = {row.name: row.tokens_s for row in found}
+    for speed in speeds.values():
+        assert speed is not None
+        assert (speed.measured, speed.record) == (False, "tiny")
+        assert speed.prefill
+    embeds = speeds["all-minilm-l6-v2"]
+    assert embeds is not None
+    assert embeds.one is None
+    told = run("all-minilm-l6-v2", "--memory", "2GiB").stdout
+    assert " prompt, from the bench of tiny" in told
+
+
+def test_the_speed_of_a_tuned_file_is_never_told_as_measured(
+    benched: Path, tmp_path: Path, home: Path
+) -> None:
+    file = tmp_path / "tiny.gguf"
+    stored = StoredModel("tiny", file, "file:tiny.gguf", None, file.stat().st_size)
+    variant = Store(home).keep_variant("tiny", Path(shutil.copy(file, tmp_path / "variant")))
+    tuned = Tuned(
+        identity(stored), "latency", 1, 1.5, Settings(), variant, "Q4_0", "2026-01-01", True
+    )
+    Calibrations(home, cpu.host()).save_tuned("tiny", tuned)
+    ((row,),) = (plan.models for plan in plans(benched, "--cores", "2"))
+    assert row.tokens_s is not None
+    assert (row.tokens_s.measured, row.tokens_s.one) == (False, 100)  # as many bytes
+
+
+def test_without_any_bench_the_command_is_named() -> None:
+    assert "not known: `rayhost bench` gives a figure" in run("smollm2-135m").stdout

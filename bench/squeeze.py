@@ -2,7 +2,7 @@
 
     python -m bench.squeeze limit [--requests 40]     768 MiB, 8 clients, prompts of 1,500 tokens
     python -m bench.squeeze antagonist [--plot FILE]  another takes 300 MiB for 20 s, under load
-    python -m bench.squeeze idle                      512 MiB and one CPU: where each MiB is
+    python -m bench.squeeze idle [--structured]       512 MiB and one CPU: where each MiB is
 
 Each server runs inside a memory control group whose OOM killer really kills. llama-server is
 started again whenever it dies, as systemd would.
@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import msgspec
 import typer
 
@@ -35,7 +36,7 @@ from bench.timeline import Sample, plot
 from rayhost import admin_socket
 from rayhost.front.state import HostState
 from rayhost.governor.costs import MIB
-from rayhost.governor.readings import Kernel
+from rayhost.governor.readings import Kernel, Process
 
 PATIENCE_S = 900.0
 SAMPLE_S = 0.05
@@ -127,6 +128,9 @@ def antagonist(
 def idle(
     mib: Annotated[int, typer.Option(min=256, help="Of memory.")] = 512,
     cpu: Annotated[int, typer.Option(min=0, help="The CPU.")] = 0,
+    structured: Annotated[
+        bool, typer.Option("--structured", help="Ask for an answer that follows a schema first.")
+    ] = False,
 ) -> None:
     """Print where each MiB is of a host that has answered and has nothing to do."""
     sent = traffic.make("long", 2, 2, "idle")
@@ -139,16 +143,13 @@ def idle(
         pinned = msgspec.structs.replace(launch, argv=("taskset", "-c", str(cpu), *launch.argv))
         with running(pinned, folder / "rayhost.log") as server:
             _send(server, sent)
+            if structured:
+                _ask_structured(server)
             state = state_of(folder)
-            kernel = Kernel()
-            front = _serving(server.pid)
             typer.echo("| process | anonymous | shared | file pages | resident |")
             typer.echo("| --- | --- | --- | --- | --- |")
             total = 0
-            for name, pid in (("front", front), ("worker", state.models[0].pid)):
-                held = None if pid is None else kernel.process(pid)
-                if held is None:
-                    raise typer.Exit(1)
+            for name, held in _processes(_serving(server.pid), state.models[0].pid):
                 total += held.anonymous + held.shared
                 files = held.resident - held.anonymous - held.shared
                 sizes = (held.anonymous, held.shared, files, held.resident)
@@ -266,7 +267,46 @@ def _llama_server(_folder: Path, group: MemoryGroup) -> Launch:
     )
 
 
+_CHILDREN = {
+    "rayhost/engine/renderer.py": "renderer of chat templates",
+    "rayhost.engine.grammar_check": "reader of schemas",
+}
 _SERVERS = {"rayhost": _rayhost, "llama-server": _llama_server}
+
+
+def _ask_structured(server: Server) -> None:
+    body = {
+        "model": DEFAULT_MODEL,
+        "messages": [{"role": "user", "content": "Name a colour."}],
+        "max_tokens": 32,
+        "response_format": {"type": "json_object"},
+    }
+    url = f"{server.url}/v1/chat/completions"
+    httpx.post(url, json=body, timeout=PATIENCE_S).raise_for_status()
+
+
+def _processes(front: int, worker: int | None) -> Iterator[tuple[str, Process]]:
+    """Yield front, worker and what the worker started, each with what it holds."""
+    kernel = Kernel()
+    if worker is None:
+        raise typer.Exit(1)
+    children = [(_name_of(child), child) for child in kernel.children(worker)]
+    for name, pid in (("front", front), ("worker", worker), *sorted(children)):
+        held = kernel.process(pid)
+        if held is not None:
+            yield name, held
+        elif pid in (front, worker):
+            raise typer.Exit(1)
+
+
+def _name_of(child: int) -> str:
+    """Return what a worker's child is for, or its program."""
+    try:
+        command = Path(f"/proc/{child}/cmdline").read_text()
+    except OSError:
+        return "gone"
+    found = (name for program, name in _CHILDREN.items() if program in command)
+    return next(found, command.partition("\0")[0])
 
 
 def _serving(first: int) -> int:

@@ -1,7 +1,8 @@
 """What would be loaded on a machine, and what it would take, without loading or pulling anything.
 
 A model that is not pulled yet is planned for by the shape that the catalog has of it. The machine
-is this one, or one of other size with the same kind of CPU.
+is this one, or one of other size with the same kind of CPU. A profile that is served already is
+planned for with the memory that its host sees.
 """
 
 import math
@@ -16,6 +17,7 @@ from rayhost.baseline.calibration import Calibrations, Settings, identity
 from rayhost.baseline.prediction import Job, Speed, predict
 from rayhost.cli.calibrated import Choice, as_profiled, calibrated
 from rayhost.cli.pull import wanted
+from rayhost.cli.reachable import host_of
 from rayhost.cli.sizing import wish_for
 from rayhost.errors import RayhostError
 from rayhost.governor.costs import MIB, Costs, Setting
@@ -26,7 +28,7 @@ from rayhost.models import catalog, catalog_shapes
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, default_root
-from rayhost.profile import ModelProfile
+from rayhost.profile import Listen, ModelProfile
 
 SYSTEM = 96 * MIB  # kernel, systemd, sshd and a log daemon of a small Debian
 
@@ -64,6 +66,17 @@ class Plan(msgspec.Struct, frozen=True):
     needed: int
     models: tuple[Row, ...]
     refusal: str | None = None
+    host: str | None = None  # the running host whose memory this is, as it sees it
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """What a plan is for, in bytes. `host` is the URL of the running host that told."""
+
+    limit: int
+    room: int
+    cores: float
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +99,15 @@ class Forecaster:
         here = cpu.host()
         self._records = Calibrations(self._store.root, here)
         box = Kernel().read()
-        self._cores = box.cores if cores is None else cores
+        self._machine = _Machine(
+            limit=box.limit if memory is None else memory,
+            room=box.room if memory is None else max(0, memory - SYSTEM),
+            cores=box.cores if cores is None else cores,
+        )
+        self._described = (memory is not None, cores is not None)
         # Two hyperthreads compute no more than one; of another machine only cores are told.
         self._physical = here.cores if cores is None else max(1, math.floor(cores))
-        self._limit = box.limit if memory is None else memory
-        room = box.room if memory is None else max(0, memory - SYSTEM)
-        self._box = Box(room, repacked(here.flags))
+        self._repacks = repacked(here.flags)
 
     def plan(self, target: str) -> Plan:
         """Plan for a profile file, or for a model by its name. Raises RayhostError."""
@@ -99,26 +115,45 @@ class Forecaster:
         if path.suffix == ".json" or path.is_file():
             profile, base = profiles.load(path), path.parent
         else:
-            profile, base = profiles.Profile(models=(ModelProfile(target),)), Path.cwd()
+            # Not of any port: a host may be there that serves others.
+            alone = profiles.Profile(models=(ModelProfile(target),), listen=Listen(port=0))
+            profile, base = alone, Path.cwd()
+        machine = self._told_by_host(profile, base) or self._machine
+        box = Box(machine.room, self._repacks)
         known = [self._known(model, base) for model in profile.models]
-        try:
-            fitted = fit([one.wish for one in known], self._box)
-        except DoesNotFit as error:
-            return self._answer(target, 0, (), str(error))
-        rows = map(self._row, known, fitted.settings, fitted.costs)
-        return self._answer(target, fitted.needed, tuple(rows), None)
-
-    def _answer(self, target: str, needed: int, rows: tuple[Row, ...], refusal: str | None) -> Plan:
-        return Plan(
+        plan = Plan(
             profile=target,
-            limit=self._limit,
-            room=self._box.room,
-            cores=self._cores,
-            front=self._box.front,
-            needed=needed,
-            models=rows,
-            refusal=refusal,
+            limit=machine.limit,
+            room=machine.room,
+            cores=machine.cores,
+            front=box.front,
+            needed=0,
+            models=(),
+            host=machine.host,
         )
+        try:
+            fitted = fit([one.wish for one in known], box)
+        except DoesNotFit as error:
+            return msgspec.structs.replace(plan, refusal=str(error))
+        chosen = zip(known, fitted.settings, fitted.costs, strict=True)
+        rows = tuple(self._row(*one, machine, box) for one in chosen)
+        return msgspec.structs.replace(plan, needed=fitted.needed, models=rows)
+
+    def _told_by_host(self, profile: profiles.Profile, base: Path) -> _Machine | None:
+        """Return the machine as the running host of a profile sees it, if there is one.
+
+        What it holds is there for the profile: from here it would count as used. And its limit is
+        that of its control group, which this process need not be in.
+        """
+        of_other_memory, of_other_cores = self._described
+        state = None if of_other_memory else host_of(profile, base)
+        if state is None or not state.memory.limit_bytes:  # it has not looked yet
+            return None
+        seen = state.memory
+        # The governor keeps some free of what there is; a start counts it in, with its own margin.
+        room = seen.allowed_bytes + int(profile.governor.headroom * seen.limit_bytes)
+        cores = self._machine.cores if of_other_cores else seen.cores
+        return _Machine(seen.limit_bytes, room, cores, state.url)
 
     def _known(self, model: ModelProfile, base: Path) -> _Known:
         own = model.name.lower() if ":" in (model.source or "") else None
@@ -149,8 +184,10 @@ class Forecaster:
         threads = None if model.threads == "auto" else model.threads
         return _Known(wish, False, want.name, f"sha256:{entry.sha256}", threads, cpus)
 
-    def _row(self, known: _Known, chosen: Setting, taken: Costs) -> Row:
-        constrained = price(replace(known.wish, constrained=True), chosen, self._box)
+    def _row(
+        self, known: _Known, chosen: Setting, taken: Costs, machine: _Machine, box: Box
+    ) -> Row:
+        constrained = price(replace(known.wish, constrained=True), chosen, box)
         return Row(
             name=known.wish.name,
             pulled=known.pulled,
@@ -168,18 +205,18 @@ class Forecaster:
             needed=taken.needed,
             constrained=constrained.needed - taken.needed,
             droppable=taken.idle,
-            tokens_s=self._speed(known, chosen),
+            tokens_s=self._speed(known, chosen, machine.cores),
         )
 
-    def _speed(self, known: _Known, chosen: Setting) -> Speed | None:
-        most = max(1, math.floor(min(self._cores, known.cpus or self._cores)))
+    def _speed(self, known: _Known, chosen: Setting, cores: float) -> Speed | None:
+        most = max(1, math.floor(min(cores, known.cpus or cores)))
         job = Job(
             name=known.name,
             identity=known.identity,
             shape=known.wish.shape,
             sequences=chosen.concurrency,
             threads=min(most, known.threads or self._physical),
-            share=min(1.0, self._cores),
+            share=min(1.0, cores),
             kv_type=chosen.kv_type,
             kv_layout=chosen.kv_layout,
         )

@@ -40,7 +40,7 @@ def text(plan: Plan) -> str:
     """Return the plan for people."""
     lines = [
         f"{plan.profile}: {_mib(plan.limit)} MiB of memory, {_mib(plan.room)} for rayhost, "
-        f"{plan.cores:g} cores"
+        f"{plan.cores:g} cores{f', as the running host at {plan.host} has it' if plan.host else ''}"
     ]
     if plan.refusal:
         return "\n".join((*lines, f"  does not fit: {plan.refusal}"))

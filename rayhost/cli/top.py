@@ -2,14 +2,9 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-from rayhost.errors import RayhostError
-
-if TYPE_CHECKING:
-    from rayhost.front.state import HostState
 
 
 def top(
@@ -27,9 +22,10 @@ def top(
 
     from rayhost import admin_socket
     from rayhost.cli.frame import frame
+    from rayhost.cli.reachable import state_of
 
     path = socket or admin_socket.only_host()
-    state = _read(path)
+    state = state_of(path)
     console = Console()
     if once:
         console.print(frame(state, None, console.height))
@@ -37,20 +33,5 @@ def top(
     with Live(frame(state, None, console.height), console=console, screen=True) as live:
         while True:
             time.sleep(interval)
-            before, state = state, _read(path)
+            before, state = state, state_of(path)
             live.update(frame(state, before, console.height), refresh=True)
-
-
-def _read(path: Path) -> "HostState":
-    import msgspec
-
-    from rayhost import admin_socket
-    from rayhost.front.state import HostState
-
-    status, body = admin_socket.ask(path, "GET", "/admin/state")
-    if status != 200:
-        raise RayhostError(f"{path}: the host answered with status {status}: {body[:200]!r}")
-    try:
-        return msgspec.json.decode(body, type=HostState)
-    except msgspec.DecodeError as error:
-        raise RayhostError(f"{path}: a host of another version: {error}") from None

@@ -11,7 +11,7 @@ import pytest
 
 from rayhost.errors import ContextLengthExceeded, QueueFull, WorkerLost
 from rayhost.front.request import ChatPrompt, Finish
-from tests.cli.test_top import FakeControl, served
+from tests.cli.admin import FakeControl, served
 from tests.cli.verbs import fake_host, run
 from tests.http.fake_front import FakeFront, card
 

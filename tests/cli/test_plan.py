@@ -1,5 +1,6 @@
 """`rayhost plan`: what fits, told of this machine and of others, without loading anything."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,26 @@ from rayhost.baseline.prediction import work_of
 from rayhost.cli.forecast import SYSTEM, Plan
 from rayhost.cli.main import app
 from rayhost.errors import RayhostError
+from rayhost.front.state import MemoryState
 from rayhost.models.catalog import ENTRIES
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, StoredModel
+from rayhost.profile import Governor
 from rayhost.sizes import parse_size
 from tests.baseline import figures
+from tests.cli import states
+from tests.cli.admin import FakeControl, served
 from tests.support.host import tiny, write_profile
 from tests.support.tiny_gguf import write_tiny_llama
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty model store."""
+    """An empty model store, and nobody who runs but whom a test starts."""
     monkeypatch.setenv("RAYHOST_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setattr("rayhost.admin_socket.SERVICE_FOLDER", tmp_path / "service")
     return tmp_path / "home"
 
 
@@ -180,3 +187,65 @@ def test_the_speed_of_a_tuned_file_is_never_told_as_measured(
 
 def test_without_any_bench_the_command_is_named() -> None:
     assert "not known: `rayhost bench` gives a figure" in run("smollm2-135m").stdout
+
+
+MIB = 1 << 20
+# What a host says that fills its group: from outside it looks as if nothing fitted.
+FULL = MemoryState(
+    limit_bytes=512 * MIB, used_bytes=500 * MIB, ours_bytes=300 * MIB, allowed_bytes=280 * MIB,
+    cores=0.5,
+)  # fmt: skip
+KEPT_FREE = int(Governor().headroom * 512 * MIB)
+
+
+def listening(folder: Path, **listen: object) -> Path:
+    write_tiny_llama(folder / "tiny.gguf")
+    path = folder / "p.json"
+    path.write_text(json.dumps({"models": [tiny()], "listen": listen}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("listen", "serves", "asked"),
+    [
+        ({}, ["tiny"], True),  # the same models, at whatever port
+        ({"port": 9999}, ["tiny", "gone"], True),  # the profile was changed since
+        ({"port": 8080}, ["tiny", "gone"], False),
+        ({"port": 9999}, ["other"], False),
+    ],
+)
+def test_a_profile_that_is_served_is_planned_with_what_its_host_sees(
+    tmp_path: Path, listen: dict[str, Any], serves: list[str], asked: bool
+) -> None:
+    url = "http://127.0.0.1:9999"
+    path = listening(tmp_path, **listen)
+    state = states.host(*map(states.model, serves), url=url, memory=FULL)
+    with served(tmp_path / "run" / "1.sock", FakeControl(state)):
+        (plan,) = plans(path)
+        told = run(path).stdout.splitlines()[0]
+        (described,) = plans(path, "--memory", "2GiB")
+    assert described.host is None
+    if asked:
+        assert (plan.host, plan.cores) == (url, 0.5)
+        assert (plan.limit, plan.room) == (512 * MIB, 280 * MIB + KEPT_FREE)
+        assert ": 512 MiB of memory, " in told
+        assert told.endswith(f" 0.5 cores, as the running host at {url} has it")
+    else:
+        assert plan.host is None
+        assert "running host" not in told
+
+
+def test_the_host_at_the_socket_that_the_profile_names_is_asked(tmp_path: Path) -> None:
+    path = listening(tmp_path, admin_socket="own.sock")
+    other = FakeControl(states.host(states.model(), url="http://other", memory=FULL))
+    with served(tmp_path / "run" / "1.sock", other):
+        assert plans(path)[0].host is None
+        own = FakeControl(states.host(url="http://own", memory=FULL))
+        with served(tmp_path / "own.sock", own):
+            assert plans(path)[0].host == "http://own"
+
+
+def test_a_host_that_has_not_looked_at_memory_yet_is_not_asked(tmp_path: Path) -> None:
+    path = listening(tmp_path)
+    with served(tmp_path / "run" / "1.sock", FakeControl(states.host(states.model()))):
+        assert plans(path)[0].host is None

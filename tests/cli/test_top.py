@@ -2,54 +2,12 @@
 
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rayhost import admin_socket
-from rayhost.cli.changes import Reloaded
-from rayhost.errors import InvalidRequest, ModelNotFound, Unavailable
-from rayhost.front.state import HostState
-from rayhost.http.admin import build_admin_app
-from rayhost.http.server import Server
-from tests.cli.states import host, model
-
-
-class FakeControl:
-    def __init__(self) -> None:
-        self.restarted: list[str] = []
-
-    def state(self) -> HostState:
-        return host(model())
-
-    def purge_cache(self) -> int:
-        return 42
-
-    async def restart(self, model: str) -> None:
-        if model == "gone":
-            raise ModelNotFound("no such model", param="model")
-        if model == "broken":
-            raise Unavailable("it does not load", code="restart_failed")
-        self.restarted.append(model)
-
-    async def reload(self) -> Reloaded:
-        raise InvalidRequest("models: missing", code="reload_refused")
-
-
-@contextmanager
-def served(path: Path, control: FakeControl) -> Iterator[None]:
-    with admin_socket.listening(path) as listener:
-        server = Server(build_admin_app(control))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            thread.join()
+from tests.cli.admin import FakeControl, served
 
 
 def top(*arguments: str, runtime: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,7 +1,8 @@
 """How fast a model would be on this host's kind of CPU, from what `rayhost bench` measured. Pure.
 
 A record of the very file, run as it is to be run, is the answer. Else the nearest record is scaled,
-by what bounds a token on a CPU (docs/performance.md has how far that was off):
+by what bounds a token on a CPU, as if both had the same kernels. Weights of another type do not
+(docs/performance.md has how far off that is), so the answer names the type it was scaled from:
 
     generated/s = measured x its bytes / bytes x min(1, threads / its threads) x share
     prompt/s    = measured x its parameters / parameters x threads / its threads x share
@@ -51,6 +52,7 @@ class Speed(msgspec.Struct, frozen=True):
     sequences: int  # how many those were: the most that were measured up to the chosen number
     measured: bool  # of this very file, run like this; else scaled
     record: str  # the model whose bench this is, or is scaled from
+    other_weights: str | None = None  # its quantization, where that is another
 
 
 def work_of(shape: Shape) -> Work:
@@ -86,7 +88,9 @@ def predict(job: Job, records: Iterable[ModelBaseline]) -> Speed | None:
     prefill, one, every = (*rates, None, None)[:3]
     measured = own and job.share == 1 and job.kv_type == "f16"
     measured &= all(_like(row, job) for row in rows)
-    return Speed(prefill, one, every, most, measured, nearest.name)
+    alike = nearest.quantization == job.shape.quantization
+    other = None if own or alike else nearest.quantization
+    return Speed(prefill, one, every, most, measured, nearest.name, other)
 
 
 def _distance(job: Job, work: Work, record: ModelBaseline) -> tuple[bool, bool, bool, float]:

@@ -80,7 +80,8 @@ def _speed(speed: Speed | None) -> str:
     told = ", ".join(f"{rate:,.0f} {of}" for of, rate in rates.items() if rate is not None)
     if speed.measured:
         return f"    {'tokens/s measured here':28} {told}"
-    return f"    {'tokens/s predicted':28} {told}, from the bench of {speed.record}"
+    rough = f", roughly: it is {speed.other_weights}" if speed.other_weights else ""
+    return f"    {'tokens/s predicted':28} {told}, from the bench of {speed.record}{rough}"
 
 
 def _mib(size: int) -> str:

@@ -80,6 +80,8 @@ def test_the_nearest_record_is_the_files_own_then_its_sources_then_of_like_kerne
         work = Work(int(times * WORK.read_bytes), WORK.prompt_parameters)
         return record(name=name, identity=name, work=work, quantization=quantization)
 
+    assert predicted(JOB, sized("same size", 1, "Q8_0")).other_weights == "Q8_0"
+    assert predicted(JOB, sized("large", 4)).other_weights is None
     order = [
         record(name="renamed"),
         sized("m", 9),

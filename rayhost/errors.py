@@ -109,7 +109,7 @@ class RequestTimeout(ApiError):
 
 
 class HeadTooLarge(ApiError):
-    """431: the request line and headers are over the server's limit."""
+    """431: the request line and headers, or the trailers, are over the server's limit."""
 
     status = 431
     type = "invalid_request_error"

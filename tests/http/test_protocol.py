@@ -111,6 +111,54 @@ def test_a_head_over_the_limit_is_431(app: ASGIApp, sent: bytes) -> None:
     assert (answer.status, answer.error["code"]) == (431, "headers_too_large")
 
 
+CHUNKED = (
+    b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n"
+)
+
+
+@pytest.mark.parametrize("one_piece", [True, False])
+def test_a_trailer_is_no_header(app: ASGIApp, front: FakeFront, one_piece: bool) -> None:
+    body = json.dumps(chat_body()).encode()
+    sent = CHUNKED % (CHAT.encode(), len(body), body)
+    trailers = b"X-Request-Id: smuggled\r\nX-Rayhost-Priority: bogus\r\n\r\n"
+    with serving(app) as url, connected(url) as client:
+        if one_piece:
+            client.sendall(sent + trailers)
+        else:
+            client.sendall(sent)
+            client.sendall(trailers)
+        answer = to_the_end(client)
+    assert answer.status == 200
+    assert b"smuggled" not in answer.head
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [(b"0\r\n", b"X-A: b\r\n"), (b"0\r\nX-A: ", b"aaaaaaaa"), (b"1;", b"aaaaaaaa")],
+    ids=["many trailers", "one trailer", "a chunk's extension"],
+)
+def test_what_comes_beside_a_body_is_bounded(app: ASGIApp, begun: bytes, more: bytes) -> None:
+    metrics = Metrics()
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
+    with serving(app, Bounds(head_bytes=2048), metrics) as url, connected(url) as client:
+        client.sendall(head % CHAT.encode() + begun)
+        client.sendall(more * (1 << 17))  # a megabyte: more than the server reads at once
+        answer = to_the_end(client)
+    assert (answer.status, answer.error["code"]) == (431, "headers_too_large")
+    assert "trailer" in answer.error["message"]
+    assert closed(metrics) == {"malformed": 1}
+
+
+def test_a_body_in_small_chunks_has_no_such_bound(app: ASGIApp, front: FakeFront) -> None:
+    body = json.dumps(chat_body(user="u" * 3000)).encode()
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with serving(app, Bounds(head_bytes=2048)) as url, connected(url) as client:
+        client.sendall(head % CHAT.encode())
+        client.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert to_the_end(client).status == 200
+
+
 def test_a_body_in_one_piece_with_its_head_is_not_taken_for_head(
     app: ASGIApp, front: FakeFront
 ) -> None:

@@ -1,7 +1,7 @@
 """API keys: a file of digests, who each belongs to and on what terms, read anew when it changes.
 
-Invariant: no file holds a key itself, and once a file of keys was seen nobody gets in without one,
-whatever becomes of the file. `rayhost key` writes it, `http.auth` asks it.
+Invariant: no file holds a key itself, and once there was a file of keys, readable or not, nobody
+gets in without one, whatever becomes of the file. `rayhost key` writes it, `http.auth` asks it.
 """
 
 import base64
@@ -114,13 +114,14 @@ def changing(path: Path) -> Iterator[tuple[Key, ...]]:
 
 
 class KeyRing:
-    """The keys of a file, as it is now."""
+    """The keys of a file, as it is now; of one that cannot be read, as it was, or none."""
 
     def __init__(self, path: Path) -> None:
         """Read the file, if there is one. Raises RayhostError for a bad one."""
         self._path = path
-        self._seen = self._stamp()
+        self._seen = self._stamp()  # of the file as it was read
         self._keys = _by_id(read(path))
+        self._fault = ""  # of the file as it is, told already
 
     @property
     def configured(self) -> bool:
@@ -141,24 +142,36 @@ class KeyRing:
         stamp = self._stamp()  # 2 microseconds
         if stamp == self._seen:
             return
-        self._seen = stamp
         try:
             keys = read(self._path)
         except RayhostError as error:
-            _log.error("keys not read, those of before stay", reason=str(error))
+            # The stamp is not taken for seen: what made it fail need not be the file (no
+            # descriptor was free), and a key may have been revoked in it.
+            self._keys = self._keys or {}
+            self._tell(str(error))
             return
         if keys is None:
-            _log.error("keys are gone, those of before stay", path=str(self._path))
+            if self._keys is not None:
+                self._tell(f"{self._path} is gone")
             return
+        self._seen, self._fault = stamp, ""
         self._keys = _by_id(keys)
         _log.info("keys read", count=len(keys))
 
-    def _stamp(self) -> tuple[int, int, int] | None:
+    def _tell(self, fault: str) -> None:
+        if fault != self._fault:
+            _log.error("keys not read: those of before stay, and no others get in", reason=fault)
+        self._fault = fault
+
+    def _stamp(self) -> tuple[int, ...] | None:
+        """Return what differs once the file, or whether it can be read, has changed."""
         try:
             found = self._path.stat()
-        except OSError:
+        except FileNotFoundError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        except OSError as error:  # of a folder on the way: nobody can say that there is no file
+            return (error.errno or 0,)
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _by_id(keys: tuple[Key, ...] | None) -> dict[str, Key] | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from structlog.testing import capture_logs
 from rayhost.errors import RayhostError
 from rayhost.front import keys
 from rayhost.front.keys import Key, KeyRing
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -91,6 +93,66 @@ def test_a_file_that_breaks_or_goes_away_changes_nothing(path: Path) -> None:
         assert ring.find(secret) == alice
     assert [line["log_level"] for line in lines] == ["error", "error"]
     put(path)
+    assert ring.find(secret) is None
+
+
+@pytest.mark.parametrize(
+    "appear",
+    [
+        lambda path: path.write_text("{"),
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to(path),  # cannot even be looked at
+    ],
+    ids=["malformed", "unreadable", "unreachable"],
+)
+def test_a_file_that_appears_and_cannot_be_read_lets_nobody_in(
+    path: Path, appear: Callable[[Path], object]
+) -> None:
+    ring = KeyRing(path)
+    with capture_logs() as lines:
+        appear(path)
+        for _ in range(3):
+            assert ring.configured
+            assert ring.find(keys.create("a")[1]) is None
+    assert [line["log_level"] for line in lines] == ["error"], "told once"
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert ring.configured, "whoever took it away"
+    alice, secret = keys.create("alice")
+    put(path, alice)
+    assert ring.find(secret) == alice
+
+
+def test_a_read_that_failed_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, secret = keys.create("alice")
+    put(path, alice)
+    ring = KeyRing(path)
+    put(path)
+
+    def fails(_path: Path) -> None:
+        raise RayhostError("too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keys, "read", fails)
+        assert ring.find(secret) == alice
+    assert ring.find(secret) is None
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(path: Path) -> None:
+    (alice, secret), (carol, other) = keys.create("alice"), keys.create("carol")
+    put(path, carol)
+    text = path.read_bytes()
+    put(path, alice)
+    before = path.stat()
+    ring = KeyRing(path)
+
+    def changed() -> bool:
+        path.write_bytes(text)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return path.stat().st_ctime_ns != before.st_ctime_ns
+
+    eventually(changed, "the kernel's clock going on")
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert ring.find(other) == carol
     assert ring.find(secret) is None
 
 

@@ -92,6 +92,14 @@ class Unauthorized(ApiError):
     code = "invalid_api_key"
 
 
+class Forbidden(ApiError):
+    """403: a web page, or another machine's name, where no API key tells who asks."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+
+
 class RateLimited(ApiError):
     """429: this key is over one of its limits; come back after `retry_after`."""
 

@@ -190,7 +190,7 @@ class Service:
             host if tracing is None else tracing.front(host),
             body_bytes=self._limits.body_bytes,
             metrics=self._metrics.expose,
-            gate=Gate(access.ring, self._quotas, ceiling=access.ceiling),
+            gate=Gate(access.ring, self._quotas, ceiling=access.ceiling, pages=access.pages),
             origins=access.origins,
             refused=lambda code: self._metrics.refused("", code),
             degraded=lambda: host.relief.rungs,

@@ -2,7 +2,7 @@
 a time-out. `Edge` asks the gate before any route sees a request.
 
 Invariant: once keys are configured only `/health`, `/ready`, the API's own description and, from
-this machine, `/metrics` answer without one.
+this machine, `/metrics` answer without one; without keys web pages get no further than these.
 """
 
 import ipaddress
@@ -17,6 +17,7 @@ from rayhost.errors import InvalidRequest, Unauthorized
 from rayhost.front.keys import Key, KeyRing
 from rayhost.front.quota import Quotas
 from rayhost.front.request import Priority, Terms
+from rayhost.http.pages import Pages
 
 MAX_TIMEOUT_MS = 86_400_000
 
@@ -45,14 +46,21 @@ class Gate:
         quotas: Quotas | None = None,
         *,
         ceiling: Priority = Priority.HIGH,
+        pages: Pages | None = None,
     ) -> None:
-        """`ceiling` is the highest priority of those who have no key."""
+        """`ceiling` is the highest priority of those who have no key; `pages` says which of them
+        are kept out, None: nobody.
+        """
         self._ring = ring
         self._quotas = quotas or Quotas()
         self._ceiling = ceiling
+        self._pages = pages
 
     def admit(self, scope: Scope) -> Visit:
-        """Return who asks. Raises Unauthorized, and InvalidRequest for a header that is wrong."""
+        """Return who asks.
+
+        Raises Unauthorized, Forbidden, and InvalidRequest for a header that is wrong.
+        """
         key = self._key(scope)
         ceiling = self._ceiling if key is None else Priority[key.ceiling.upper()]
         wanted, timeout_ms = _wishes(scope)
@@ -89,7 +97,11 @@ class Gate:
             yield b"x-ratelimit-reset-" + what, _duration(left.reset_s)
 
     def _key(self, scope: Scope) -> Key | None:
-        if self._ring is None or not self._ring.configured or scope["path"] in _FREE:
+        if scope["path"] in _FREE:
+            return None
+        if self._ring is None or not self._ring.configured:
+            if self._pages is not None:
+                self._pages.refuse(scope["headers"])
             return None
         given = _header(scope, b"authorization")
         if given is None:

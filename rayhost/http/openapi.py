@@ -92,6 +92,7 @@ _OF_RUNS = ("Age", "X-Rayhost-Cache", "X-Rayhost-Ignored")
 _REASONS = {
     200: "The answer.",
     401: "No API key, or none that is known here.",
+    403: "There are no API keys, and a web page or a foreign name asks.",
     429: "This key is over a limit, or the queue is full.",
     503: "The host cannot take the request now.",
 }

@@ -16,6 +16,7 @@ from rayhost.errors import (
     BodyTooLarge,
     ContextLengthExceeded,
     DeadlineExceeded,
+    Forbidden,
     HeadTooLarge,
     InvalidRequest,
     ModelNotFound,
@@ -145,7 +146,7 @@ class Operation:
     @property
     def every_error(self) -> Errors:
         """What the operation may be refused or fail with."""
-        return (*self.errors, *ALWAYS, *(() if self.free else (Unauthorized,)))
+        return (*self.errors, *ALWAYS, *(() if self.free else (Unauthorized, Forbidden)))
 
 
 OPERATIONS: tuple[Operation, ...] = (

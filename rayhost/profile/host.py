@@ -18,7 +18,7 @@ class Listen(Section, frozen=True):
     ] = 8080
     open: Annotated[
         bool,
-        Meta(description="Serve other machines without API keys, whoever they are."),
+        Meta(description="Serve other machines and web pages without API keys, whoever they are."),
     ] = False
     origins: Annotated[
         tuple[Origin, ...],

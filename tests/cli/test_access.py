@@ -15,6 +15,8 @@ def test_without_keys_this_machine_may_ask(tmp_path: Path, host: str) -> None:
     entry = access([host], tmp_path / "keys.json", (), open_to_all=False)
     assert not entry.ring.configured
     assert entry.ceiling is Priority.HIGH
+    assert entry.pages is not None
+    assert host in entry.pages.names
     assert "no API keys" in entry.notice
 
 
@@ -24,9 +26,11 @@ def test_without_keys_other_machines_are_not_listened_to(tmp_path: Path, host: s
         access([host], tmp_path / "keys.json", (), open_to_all=False)
 
 
-def test_unless_the_profile_says_so_and_then_nobody_is_high(tmp_path: Path) -> None:
-    entry = access(["0.0.0.0"], tmp_path / "keys.json", (), open_to_all=True)
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])  # the latter through a proxy
+def test_unless_the_profile_says_so_and_then_nobody_is_high(tmp_path: Path, host: str) -> None:
+    entry = access([host], tmp_path / "keys.json", (), open_to_all=True)
     assert entry.ceiling is Priority.NORMAL
+    assert entry.pages is None
     assert "everybody" in entry.notice
 
 

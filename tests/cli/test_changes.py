@@ -11,7 +11,6 @@ from rayhost.cli.access import Access
 from rayhost.cli.changes import Planned, Reloaded, Setup, compare
 from rayhost.errors import RayhostError
 from rayhost.front.keys import KeyRing
-from rayhost.front.request import Priority
 from rayhost.governor.fit import Box
 from rayhost.profile import Cache, Cpus, Hooks, Limits, Listen, ModelProfile, Profile
 from rayhost.supervisor.governed import Budget
@@ -28,7 +27,7 @@ def planned(name: str, context: int = 512, **fields: Any) -> Planned:
 
 @pytest.fixture
 def setup(tmp_path: Path) -> Make:
-    entry = Access(KeyRing(tmp_path / "keys.json"), (), Priority.HIGH, "")
+    entry = Access(KeyRing(tmp_path / "keys.json"), (), "")
 
     def make(*models: Planned, **sections: Any) -> Setup:
         profile = Profile(tuple(model for model, _ in models), **sections)

@@ -34,7 +34,7 @@ def send(host: Host, request_id: str = "", **fields: Any) -> socket.socket:
     """Send a completion without waiting for its answer; the connection is the caller's to close."""
     where = urlsplit(host.url)
     content = json.dumps(body(**fields)).encode()
-    head = [f"POST {PATH} HTTP/1.1", "Host: x", f"Content-Length: {len(content)}"]
+    head = [f"POST {PATH} HTTP/1.1", "Host: localhost", f"Content-Length: {len(content)}"]
     if request_id:
         head.append(f"X-Request-Id: {request_id}")
     connection = socket.create_connection((where.hostname, where.port), timeout=60)

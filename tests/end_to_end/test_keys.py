@@ -34,6 +34,8 @@ def test_keys_come_and_go_while_the_host_runs(models: Path, tmp_path: Path) -> N
             return client.post(PATH, json=body(), headers=sent)
 
         assert client.post(PATH, json=body()).status_code == 200
+        led_here = {"Host": "evil.example", "Origin": "http://evil.example"}
+        assert client.post(PATH, json=body(), headers=led_here).status_code == 403
         secret = key(tmp_path, "add", "alice", "--requests", "100", "--tokens", "1000")
         assert client.post(PATH, json=body()).status_code == 401
         assert client.get("/v1/models").status_code == 401

@@ -149,6 +149,6 @@ def connections(host: Host) -> int:
 def request(host: Host, request_id: str) -> bytes:
     content = httpx.Request("POST", host.url, json=body()).content
     return (
-        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: {request_id}\r\n"
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: {request_id}\r\n"
         f"Content-Length: {len(content)}\r\n\r\n"
     ).encode() + content

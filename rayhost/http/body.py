@@ -19,6 +19,9 @@ Unsupported = Mapping[str, tuple[object, ...]]
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
+# Objects and arrays in a body. Each costs microseconds of the event loop: a megabyte of tiny
+# messages would keep everybody waiting for a quarter of a second.
+MAX_PARTS = 8192
 MAX_DEPTH = 64  # of arrays and objects in each other; what comes after may recurse over them
 
 _decode = msgspec.json.Decoder().decode
@@ -83,6 +86,8 @@ def _decode_object(raw: bytes, any_size: str) -> dict[str, Any]:
         raise _not_json(str(error)) from None
     if not isinstance(given, dict):
         raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
+    if _brackets(raw) > MAX_PARTS:  # perhaps in its texts
+        _refuse_many(given)
     # Of parameters that are numbers themselves, the range is checked by name.
     if _LONG_NUMBER.search(raw):
         for name, value in given.items():
@@ -107,9 +112,39 @@ def _bounded(raw: bytes) -> Any:
     except msgspec.DecodeError as error:
         raise ValueError(str(error).removeprefix("JSON is malformed: ")) from None
     # Most have too few brackets to be deep, which costs nothing to see.
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+    if _brackets(raw) > MAX_DEPTH and _deeper(value, MAX_DEPTH):
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _brackets(raw: bytes) -> int:
+    return raw.count(b"[") + raw.count(b"{")
+
+
+def _refuse_many(given: dict[str, Any]) -> None:
+    """Raise InvalidRequest for more parts than a body may have, naming where most of them are."""
+    parts = {name: _parts(value, MAX_PARTS) for name, value in given.items()}
+    if sum(parts.values()) <= MAX_PARTS:
+        return
+    most = max(parts, key=lambda name: parts[name])
+    raise InvalidRequest(
+        f"{most}: the request has too many parts: messages, tools and all else in it are at most "
+        f"{MAX_PARTS} objects and arrays",
+        code="too_many_parts",
+        param=most,
+    )
+
+
+def _parts(value: Any, limit: int) -> int:
+    """Return how many objects and arrays JSON has, or a number over `limit`."""
+    count = 0
+    waiting = [value]
+    while waiting and count <= limit:
+        one = waiting.pop()
+        if type(one) is dict or type(one) is list:
+            count += 1
+            waiting.extend(one.values() if type(one) is dict else one)
+    return count
 
 
 def _beyond_64_bits(value: Any, where: str) -> str | None:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 
 from rayhost.errors import BodyTooLarge, Unavailable
 
-FREE = 32 << 10  # bytes of each body that do not count
+FREE = 32 << 10  # bytes of each body that do not count; one that has more is large
 TOTAL = 32 << 20
 RETRY_S = 5
 
@@ -24,14 +24,17 @@ class ClientGone(Exception):
 class Bodies:
     """Bodies on their way in: each of at most `each` bytes, all together of about `total`.
 
-    Only what a body has beyond `FREE` counts towards the total, so that slow senders of large
-    bodies never keep out the short ones that most requests have.
+    Large ones are handed on one at a time, a turn of the event loop for each: making sense of one
+    takes milliseconds, and whoever comes meanwhile (`/health`) has a turn of their own. Only what
+    a body has beyond `FREE` counts towards the total, so that slow senders of large bodies never
+    keep out the short ones that most requests have.
     """
 
     def __init__(self, each: int, total: int = TOTAL) -> None:
         self._each = each
         self._total = max(each, total)
         self.held = 0  # bytes that count now
+        self._turn = asyncio.Lock()
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Return the whole body.
@@ -52,7 +55,7 @@ class Bodies:
                 if len(body) > self._each:
                     raise _too_large(self._each)
                 if not message.get("more_body", False):
-                    return bytes(body)
+                    break
                 grown = max(0, len(body) - FREE) - counted
                 if self.held + grown > self._total:
                     raise Unavailable(
@@ -62,6 +65,10 @@ class Bodies:
                     )
                 counted += grown
                 self.held += grown
+            if len(body) > FREE:
+                async with self._turn:
+                    await asyncio.sleep(0)
+            return bytes(body)
         finally:
             self.held -= counted
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp
 
 from rayhost.http.app import build_app
-from rayhost.http.body import MAX_DEPTH
+from rayhost.http.body import MAX_DEPTH, MAX_PARTS
 from tests.http.asgi import CHAT, COMPLETIONS, call, chat_body, completion_body
 from tests.http.fake_front import FakeFront
 
@@ -50,6 +50,47 @@ async def test_a_body_is_nested_to_a_limit(app: ASGIApp) -> None:
     reply = await call(app, "POST", CHAT, json_body=nested(MAX_DEPTH + 1))
     assert (reply.status, reply.error["code"]) == (400, "invalid_json")
     assert "nested deeper than 64 levels" in reply.error["message"]
+
+
+@pytest.fixture
+def roomy(front: FakeFront) -> ASGIApp:
+    return build_app(front, body_bytes=1 << 20)
+
+
+SAY = {"role": "user", "content": "a"}
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": [SAY] * (MAX_PARTS + 1)}, "messages"),
+        (
+            {"messages": [{**SAY, "content": [{"type": "text", "text": ""}] * MAX_PARTS}]},
+            "messages",
+        ),
+        ({"tools": [TOOL] * (MAX_PARTS // 2)}, "tools"),
+        ({"metadata": {"a": [[]] * (MAX_PARTS - 3)}, "messages": [SAY]}, "metadata"),
+    ],
+    ids=["messages", "parts", "tools", "anything"],
+)
+async def test_a_body_has_so_many_parts_and_no_more(
+    roomy: ASGIApp, front: FakeFront, fields: dict[str, Any], param: str
+) -> None:
+    reply = await call(roomy, "POST", CHAT, json_body=chat_body(**fields))
+    assert (reply.status, reply.error["code"]) == (400, "too_many_parts")
+    assert reply.error["param"] == param
+    assert f"at most {MAX_PARTS}" in reply.error["message"]
+    assert not front.requests
+
+
+async def test_brackets_in_a_text_are_no_parts(roomy: ASGIApp) -> None:
+    body = chat_body(messages=[{**SAY, "content": "[{" * MAX_PARTS}])
+    assert (await call(roomy, "POST", CHAT, json_body=body)).status == 200
+    most = chat_body(messages=[SAY], metadata={"a": [[]] * (MAX_PARTS - 3)})
+    assert (await call(roomy, "POST", CHAT, json_body=most)).status == 400, "the one above"
+    most["metadata"]["a"].pop()
+    assert (await call(roomy, "POST", CHAT, json_body=most)).status == 200
 
 
 @pytest.mark.parametrize("number", [str(2**64), str(-(2**63) - 1), "9" * 2000])

@@ -41,6 +41,28 @@ async def test_a_body_comes_back_whole_and_leaves_nothing_held() -> None:
     assert bodies.held == 0
 
 
+@pytest.mark.parametrize(("size", "turns"), [(LARGE, 5), (FREE, 1)])
+async def test_large_bodies_have_a_turn_of_the_loop_each(size: int, turns: int) -> None:
+    bodies = Bodies(each=LARGE)
+    loop = asyncio.get_running_loop()
+    turn = 0
+
+    def tick() -> None:
+        nonlocal turn
+        turn += 1
+        ticking.append(loop.call_soon(tick))
+
+    async def done_in() -> int:
+        await bodies.read(SCOPE, scripted(*body_messages(b"x" * size)))
+        return turn
+
+    ticking = [loop.call_soon(tick)]
+    done = await asyncio.gather(*(done_in() for _ in range(5)))
+    ticking[-1].cancel()
+    assert len(set(done)) == turns
+    assert bodies.held == 0
+
+
 async def test_slow_large_bodies_together_are_bounded_and_a_short_one_still_passes() -> None:
     bodies = Bodies(each=LARGE, total=LARGE)
     slow = [await hold(bodies, FREE + 900) for _ in range(LARGE // 900)]

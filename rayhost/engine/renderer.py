@@ -12,7 +12,7 @@ import select
 import signal
 import struct
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from typing import Any, BinaryIO, NamedTuple
 
 import jinja2
@@ -103,7 +103,8 @@ def _refuse(message: str) -> None:
 
 
 def _now(pattern: str) -> str:
-    return datetime.now(UTC).strftime(pattern)
+    """Tell the day, at its midnight: what is asked twice on one has one prompt, and one answer."""
+    return datetime.combine(datetime.now(UTC), time.min, UTC).strftime(pattern)
 
 
 def _to_json(

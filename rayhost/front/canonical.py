@@ -1,7 +1,8 @@
 """The canonical key of a request: equal for two requests exactly when one answer serves both.
 
 Invariant: whatever could change a byte of the answer is in the key, a field that is added to
-`GenerateRequest` included, unless it is listed here as one that cannot. Pure; used by `sharing`.
+`GenerateRequest` included, unless it is listed here as one that cannot, and the day, which a chat
+template may tell the model. Pure but for that; used by `sharing`.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ from operator import attrgetter
 import msgspec
 import xxhash
 
-from rayhost.front.request import GenerateRequest
+from rayhost import clock
+from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.ipc.messages import Sampling
 
 # Who asks, by which name, on what terms; sampling is in the key as `_choices` normalises it.
@@ -44,8 +46,14 @@ def canonical_key(request: GenerateRequest) -> bytes:
         sorted(set(request.stop)),  # the stop string that completes first ends the text
         _choices(request.sampling, request.seeded),
         _counted(request),
+        _today() if isinstance(prompt, ChatPrompt) else None,
     )
     return xxhash.xxh3_128_digest(_encode(parts), _SEED)
+
+
+def _today() -> int:
+    """Return the day as templates have it: of UTC. One begun before midnight has that day's key."""
+    return int(clock.unix_seconds()) // 86400
 
 
 def reproducible(request: GenerateRequest) -> bool:

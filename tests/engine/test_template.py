@@ -57,6 +57,7 @@ def test_what_transformers_gives_a_template_is_there() -> None:
     assert render("{{ bos_token }}|{{ eos_token }}") == "<s>|</s>"
     assert render("{% for n in range(9) %}{% if n == 2 %}{% break %}{% endif %}{{ n }}{% endfor %}")
     assert render("{{ strftime_now('%d %b %Y') }}").split()[2].isdigit()
+    assert render("{{ strftime_now('%H:%M:%S.%f %Z') }}") == "00:00:00.000000 UTC"
     assert render("a\n{% if true %}\nb\n{% endif %}\n") == "a\nb\n"  # trim_blocks, lstrip_blocks
 
 

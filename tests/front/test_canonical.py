@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from rayhost import clock
 from rayhost.front.canonical import UNCOUNTED, canonical_key, reproducible
 from rayhost.front.request import (
     GenerateRequest,
@@ -339,3 +340,19 @@ def test_of_a_name_that_comes_twice_the_last_value_is_run_and_counted() -> None:
     for one in ('"seed": 1, "seed": 2', '"seed": 2, "seed": 1'):
         asked = of(asking(one, '"content": "y"', second))
         assert asked.sampling.seed == int(one[-1])
+
+
+@pytest.mark.parametrize(
+    ("later_s", "same"),
+    [(0, True), (86_399, True), (86_400, False)],
+    ids=["at once", "before midnight", "at midnight"],
+)
+def test_a_chat_has_another_key_on_another_day(
+    monkeypatch: pytest.MonkeyPatch, later_s: int, same: bool
+) -> None:
+    now = 20_000 * 86_400.0
+    monkeypatch.setattr(clock, "unix_seconds", lambda: now)
+    before, text = of_chat(), of_text()
+    now += later_s
+    assert (of_chat() == before) is same
+    assert of_text() == text, "no template sees it"

@@ -25,6 +25,7 @@ MAX_PARTS = 8192
 MAX_DEPTH = 64  # of arrays and objects in each other; what comes after may recurse over them
 
 _decode = msgspec.json.Decoder().decode
+_outline = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # makes nothing of the values
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _MISSING = "Object missing required field `"
 
@@ -80,14 +81,13 @@ def fits_64_bits(value: Any) -> bool:
 
 
 def _decode_object(raw: bytes, any_size: str) -> dict[str, Any]:
+    _refuse_many(raw)
     try:
         given = _bounded(raw)
     except ValueError as error:
         raise _not_json(str(error)) from None
     if not isinstance(given, dict):
         raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
-    if _brackets(raw) > MAX_PARTS:  # perhaps in its texts
-        _refuse_many(given)
     # Of parameters that are numbers themselves, the range is checked by name.
     if _LONG_NUMBER.search(raw):
         for name, value in given.items():
@@ -121,30 +121,32 @@ def _brackets(raw: bytes) -> int:
     return raw.count(b"[") + raw.count(b"{")
 
 
-def _refuse_many(given: dict[str, Any]) -> None:
-    """Raise InvalidRequest for more parts than a body may have, naming where most of them are."""
-    parts = {name: _parts(value, MAX_PARTS) for name, value in given.items()}
-    if sum(parts.values()) <= MAX_PARTS:
+def _without_texts(raw: bytes) -> bytes:
+    """Return JSON without what is in its strings: every other piece between two quotes."""
+    return b"".join(raw.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
+
+
+def _refuse_many(raw: bytes) -> None:
+    """Raise InvalidRequest for more parts than a body may have, naming where most of them are.
+
+    Before it is read, as making the parts is what costs.
+    """
+    # The body itself does not count. Most have too few brackets, those in their texts included.
+    if _brackets(raw) <= MAX_PARTS + 1 or _brackets(_without_texts(raw)) <= MAX_PARTS + 1:
         return
-    most = max(parts, key=lambda name: parts[name])
+    try:
+        parts = {
+            name: _brackets(_without_texts(bytes(value))) for name, value in _outline(raw).items()
+        }
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        parts = {}
+    most = max(parts, key=lambda name: parts[name], default=None)
     raise InvalidRequest(
-        f"{most}: the request has too many parts: messages, tools and all else in it are at most "
-        f"{MAX_PARTS} objects and arrays",
+        f"{most or 'the request body'}: too many parts: messages, tools and all else in a body "
+        f"are at most {MAX_PARTS} objects and arrays",
         code="too_many_parts",
         param=most,
     )
-
-
-def _parts(value: Any, limit: int) -> int:
-    """Return how many objects and arrays JSON has, or a number over `limit`."""
-    count = 0
-    waiting = [value]
-    while waiting and count <= limit:
-        one = waiting.pop()
-        if type(one) is dict or type(one) is list:
-            count += 1
-            waiting.extend(one.values() if type(one) is dict else one)
-    return count
 
 
 def _beyond_64_bits(value: Any, where: str) -> str | None:

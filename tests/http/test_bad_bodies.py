@@ -84,8 +84,22 @@ async def test_a_body_has_so_many_parts_and_no_more(
     assert not front.requests
 
 
+@pytest.mark.parametrize("body", [b'{"a":[' + b"{}," * MAX_PARTS, b"[" * MAX_PARTS + b'[["'])
+async def test_what_has_too_many_parts_need_not_be_read_to_its_end(
+    roomy: ASGIApp, body: bytes
+) -> None:
+    reply = await call(roomy, "POST", CHAT, body=body)
+    assert (reply.status, reply.error["code"]) == (400, "too_many_parts")
+
+
+async def test_a_name_that_comes_twice_hides_no_parts(roomy: ASGIApp) -> None:
+    half = b'"metadata": {"a": [' + b",".join([b"{}"] * (MAX_PARTS // 2)) + b"]}"
+    reply = await call(roomy, "POST", CHAT, body=b"{" + half + b", " + half + b"}")
+    assert (reply.status, reply.error["code"]) == (400, "too_many_parts")
+
+
 async def test_brackets_in_a_text_are_no_parts(roomy: ASGIApp) -> None:
-    body = chat_body(messages=[{**SAY, "content": "[{" * MAX_PARTS}])
+    body = chat_body(messages=[{**SAY, "content": '\\"[{"\\' * MAX_PARTS}])
     assert (await call(roomy, "POST", CHAT, json_body=body)).status == 200
     most = chat_body(messages=[SAY], metadata={"a": [[]] * (MAX_PARTS - 3)})
     assert (await call(roomy, "POST", CHAT, json_body=most)).status == 400, "the one above"

@@ -52,7 +52,7 @@ async def ask_and_leave(where: tuple[str, int], chance: random.Random) -> str:
     try:
         content = body(chance)
         path = "/v1/chat/completions" if b'"messages"' in content else "/v1/completions"
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
         sent = f"{head}Connection: close\r\n\r\n".encode() + content
         fate = chance.choice(["part", "sent", "later", "head", "some", "whole", "whole"])
         if fate == "part":

@@ -72,15 +72,19 @@ class Tuned(msgspec.Struct, frozen=True):
     applied: bool
 
 
+KEPT_SURPLUSES = 5  # of a model's last workers
+
+
 class Surplus(msgspec.Struct, frozen=True):
     """What workers of a file took of memory beyond what the governor had said, in bytes.
 
-    `identity` is of the stored file, `file` the name of the one that was served.
+    `identity` is of the stored file, `file` the name of the one that was served; `sizes` are those
+    of its last workers, the latest last.
     """
 
     identity: str
     file: str
-    size: int
+    sizes: tuple[int, ...]
 
 
 _Record = TypeVar("_Record", Baseline, Tuned, Surplus)
@@ -123,16 +127,25 @@ class Calibrations:
         return found if found is not None and found.identity == identity(model) else None
 
     def surplus(self, model: StoredModel, served: Path) -> int:
-        """Return what to add to the memory predicted for a file, from earlier loads here."""
-        found = _read(self._path(model.name, "memory"), Surplus)
-        if found is None or (found.identity, found.file) != (identity(model), served.name):
-            return 0
-        return found.size
+        """Return what to add to the memory predicted for a file, from earlier loads here.
+
+        The lower median: one worker that a strange request blew up says nothing of the next.
+        """
+        sizes = sorted(self._surpluses(model, served))
+        return sizes[(len(sizes) - 1) // 2] if sizes else 0
 
     def save_surplus(self, model: StoredModel, served: Path, size: int) -> None:
-        """Record what a worker took beyond the prediction; less than is known changes nothing."""
-        if size > self.surplus(model, served):
-            self._write(model.name, "memory", Surplus(identity(model), served.name, size))
+        """Record what a worker took beyond the prediction; 0 where that was enough."""
+        sizes = self._surpluses(model, served)
+        if size or any(sizes):
+            kept = (*sizes, size)[-KEPT_SURPLUSES:]
+            self._write(model.name, "memory", Surplus(identity(model), served.name, kept))
+
+    def _surpluses(self, model: StoredModel, served: Path) -> tuple[int, ...]:
+        found = _read(self._path(model.name, "memory"), Surplus)
+        if found is None or (found.identity, found.file) != (identity(model), served.name):
+            return ()
+        return found.sizes
 
     def save_baseline(self, baseline: Baseline) -> None:
         """Record a baseline, under each of its models."""

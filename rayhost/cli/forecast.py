@@ -18,7 +18,7 @@ from rayhost.baseline.prediction import Job, Speed, predict
 from rayhost.cli.calibrated import Choice, as_profiled, calibrated
 from rayhost.cli.pull import wanted
 from rayhost.cli.reachable import host_of
-from rayhost.cli.sizing import wish_for
+from rayhost.cli.sizing import box_for, wish_for
 from rayhost.errors import RayhostError
 from rayhost.governor.costs import MIB, Costs, Setting
 from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, price
@@ -119,12 +119,14 @@ class Forecaster:
             alone = profiles.Profile(models=(ModelProfile(target),), listen=Listen(port=0))
             profile, base = alone, Path.cwd()
         machine = self._told_by_host(profile, base) or self._machine
-        box = Box(machine.room, self._repacks)
+        # Of a described machine the system's part is no rayhost's: what is left is the limit.
+        limit = min(machine.limit, machine.room) if self._described[0] else machine.limit
+        box = box_for(profile, machine.room, limit, self._repacks)
         known = [self._known(model, base) for model in profile.models]
         plan = Plan(
             profile=target,
             limit=machine.limit,
-            room=machine.room,
+            room=box.usable,
             cores=machine.cores,
             front=box.front,
             needed=0,
@@ -150,7 +152,7 @@ class Forecaster:
         if state is None or not state.memory.limit_bytes:  # it has not looked yet
             return None
         seen = state.memory
-        # The governor keeps some free of what there is; a start counts it in, with its own margin.
+        # The governor keeps some free of what there is; a start does so too.
         room = seen.allowed_bytes + int(profile.governor.headroom * seen.limit_bytes)
         cores = self._machine.cores if of_other_cores else seen.cores
         return _Machine(seen.limit_bytes, room, cores, state.url)

@@ -19,17 +19,17 @@ from rayhost.cli import preload
 from rayhost.cli.calibrated import Choice, calibrated
 from rayhost.cli.changes import Planned
 from rayhost.cli.locate import locate
-from rayhost.cli.sizing import wish_for
+from rayhost.cli.sizing import box_for, wish_for
 from rayhost.errors import RayhostError
 from rayhost.governor.costs import Setting
-from rayhost.governor.fit import Box, Wish, arithmetic, fit
+from rayhost.governor.fit import Box, Fitted, Wish, arithmetic, fit
 from rayhost.governor.kernels import repacked
 from rayhost.governor.readings import Kernel
 from rayhost.ipc.messages import Load
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, StoredModel, default_root
-from rayhost.profile import Cpus, Governor, ModelProfile
+from rayhost.profile import ModelProfile, Profile
 from rayhost.supervisor import pinning, topology
 from rayhost.supervisor.governed import Budget, Demand
 from rayhost.supervisor.pinning import Placement, Split
@@ -72,47 +72,55 @@ class Planner:
         self._cpu = cpu.host()
         self._records = Calibrations(self._store.root, self._cpu)
         kernel = kernel or Kernel()
-        box, own = kernel.read(), kernel.process("self")
+        self._readings, own = kernel.read(), kernel.process("self")
         # What this process holds already is part of what the front is said to take.
-        room = box.room + (own.anonymous if own else 0)
-        self._box = Box(room, repacked(self._cpu.flags))
+        self._room = self._readings.room + (own.anonymous if own else 0)
         self._quota = kernel.quota() or math.inf
         # Read once, too: a front that was pinned since would take its own CPUs for all there are.
         self._topology = topology.read()
         self._split = pinning.split(self._topology, "auto", "auto")
-        self._demands: dict[str, Demand] = {}
+        self._budget = Budget(Box(self._room, {}))
 
     @property
     def front(self) -> tuple[int, ...]:
         """The CPUs of the front, as planned last."""
         return self._split.front
 
-    def plan(self, models: Sequence[ModelProfile], cpus: Cpus | None = None) -> list[Planned]:
+    @property
+    def budget(self) -> Budget:
+        """What the models that were planned last want of this box."""
+        return self._budget
+
+    def plan(self, profile: Profile) -> list[Planned]:
         """Return what each model's worker is to load, or why it cannot.
 
         Raises DoesNotFit for a profile that memory cannot hold, and RayhostError for bad CPUs.
         """
-        cpus = cpus or Cpus()
+        models, cpus = profile.models, profile.cpus
         split = pinning.split(self._topology, cpus.front, cpus.workers)
         found = [self._candidate(model, turn, split) for turn, model in enumerate(models)]
-        self._split = split
         ready = [one for one in found if isinstance(one, _Candidate)]
-        settings = iter(self._settings(ready))
-        self._demands = {one.model.name: self._demand(one) for one in ready}
+        box = box_for(profile, self._room, self._readings.limit, repacked(self._cpu.flags))
+        fitted = fit([one.wish for one in ready], box) if ready else None
+        self._split = split
+        self._budget = Budget(
+            box,
+            {one.model.name: self._demand(one) for one in ready},
+            profile.governor,
+            fitted.step if fitted else 0,
+        )
+        settings = iter(self._told(ready, fitted) if fitted else ())
         return [
             (model, self._load(one, next(settings)) if isinstance(one, _Candidate) else one)
             for model, one in zip(models, found, strict=True)
         ]
 
-    def budget(self, profile: Governor) -> Budget:
-        """Return what the models that were planned last want of this box."""
-        return Budget(self._box, self._demands, profile)
-
     def _demand(self, one: _Candidate) -> Demand:
         return Demand(one.wish, self._most_threads(one), partial(self._remember, one))
 
     def _remember(self, one: _Candidate, surplus: int) -> None:
-        _log.info("memory measured", model=one.model.name, surplus_mib=surplus >> 20)
+        if surplus:
+            _log.info("memory measured", model=one.model.name, surplus_mib=surplus >> 20)
         try:
             self._records.save_surplus(one.stored, one.choice.path, surplus)
         except OSError as error:  # a full disk, a store that is not ours: it serves all the same
@@ -127,16 +135,13 @@ class Planner:
         # More than there are CPUs is the profile's own will; else a quota is followed.
         return one.model.threads if one.model.threads <= len(one.placement.cpus) else None
 
-    def _settings(self, ready: Sequence[_Candidate]) -> Sequence[Setting]:
-        if not ready:
-            return ()
-        fitted = fit([one.wish for one in ready], self._box)
+    def _told(self, ready: Sequence[_Candidate], fitted: Fitted) -> Sequence[Setting]:
         for one, setting, taken in zip(ready, fitted.settings, fitted.costs, strict=True):
             _log.info(
                 "memory planned",
                 model=one.model.name,
                 arithmetic=arithmetic(one.model.name, setting, taken),
-                room_mib=fitted.box.room >> 20,
+                room_mib=fitted.box.usable >> 20,
                 step=fitted.step,
             )
         return fitted.settings

@@ -68,8 +68,8 @@ def serve(
         )
 
     def setup(chosen: profiles.Profile, may_enter: Access) -> Setup:
-        planned = planner.plan(chosen.models, chosen.cpus)
-        return Setup(chosen, may_enter, planned, planner.budget(chosen.governor), planner.front)
+        planned = planner.plan(chosen)
+        return Setup(chosen, may_enter, planned, planner.budget, planner.front)
 
     def reread() -> Setup:
         now = read()

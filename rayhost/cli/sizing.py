@@ -1,9 +1,22 @@
 """What a profile fixes of a model's sizes, and what it leaves to the memory that there is. Pure."""
 
+from collections.abc import Mapping
+
 from rayhost.baseline.calibration import Settings
-from rayhost.governor.fit import Wish
+from rayhost.governor.costs import FRONT
+from rayhost.governor.fit import Box, Wish, kept_free
 from rayhost.models.shape import Shape
-from rayhost.profile import ModelProfile
+from rayhost.profile import ModelProfile, Profile
+
+
+def box_for(profile: Profile, room: int, limit: int, repacks: Mapping[str, int]) -> Box:
+    """Return what a profile's models have of `room` bytes below a limit."""
+    return Box(
+        room=room,
+        repacks=repacks,
+        front=FRONT + profile.cache.bytes,
+        keep=kept_free(limit, profile.governor.headroom),
+    )
 
 
 def wish_for(
@@ -27,4 +40,5 @@ def wish_for(
         flash_attention=settings.flash_attention,
         snapshot_bytes=model.snapshots.ram_mb << 20,
         surplus=surplus,
+        fallback=model.fallback,
     )

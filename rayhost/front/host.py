@@ -104,6 +104,7 @@ class Host:
             sharing = self._find(request.model)
             model = sharing.model
             self.relief.check(request)
+            sharing = self._instead(sharing)
         except ApiError as error:
             self._tally.refused(model, request, error.code)
             raise
@@ -119,6 +120,14 @@ class Host:
     def purge_cache(self) -> int:
         """Forget every answer that was kept; return how many there were."""
         return self._cache.clear()
+
+    def _instead(self, sharing: Sharing) -> Sharing:
+        """Return who answers for a model: another one, while there is no memory for it."""
+        other = self._by_name.get(self.relief.instead.get(sharing.model, ""))
+        if other is None:
+            return sharing
+        self._tally.stood_in(sharing.model)
+        return other
 
     def _find(self, model: str) -> Sharing:
         if self._draining:

@@ -1,9 +1,10 @@
-"""What requests are spared while memory is short: shorter answers, and some are refused. Pure.
+"""What becomes of requests while memory is short: shorter, by another model, or refused. Pure.
 
 Set by the governor, asked by `host` for each request before anything is looked up or queued.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from rayhost.errors import Overloaded
 from rayhost.front.request import GenerateRequest, Priority
@@ -13,11 +14,15 @@ RETRY_S = 15  # about as long as it takes before anything grows again
 
 @dataclass(frozen=True, slots=True)
 class Relief:
-    """`rungs` are told in X-Rayhost-Degraded; `shed` is the highest priority that is refused."""
+    """`rungs` are told in X-Rayhost-Degraded; `shed` is the highest priority that is refused.
+
+    `instead` names the model that answers for each that does without a process.
+    """
 
     rungs: tuple[str, ...] = ()
     max_tokens: int | None = None
     shed: Priority | None = None
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, request: GenerateRequest) -> None:
         """Raise Overloaded for a request of a priority that is refused."""

@@ -25,6 +25,10 @@ class Tally:
         """Count a request that is given fewer tokens than it asked for, as memory is short."""
         self._metrics.degraded(model, "max_tokens")
 
+    def stood_in(self, model: str) -> None:
+        """Count a request that another model answers, as there is no memory for its own."""
+        self._metrics.degraded(model, "fallback")
+
     def refused(self, model: str, request: GenerateRequest, outcome: str) -> None:
         """Tell of a request that never ran; `model` is empty for no such model."""
         self._metrics.refused(model, outcome)

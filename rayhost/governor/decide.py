@@ -2,30 +2,30 @@
 
 Invariant: the plan's sum is within what the kernel can give us, as far as the ladder reaches. Down
 at once and as far as that takes; for signs of strain, and up again, a bounded step at a time, after
-a time of calm and not more often than the dwell time, so that it does not swing.
+a time of calm and not more often than the dwell time. A growth that is undone soon makes the next
+one wait twice as long, so that it does not swing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rayhost.governor.costs import Setting
-from rayhost.governor.fit import Box, Wish, lowered, price
-from rayhost.governor.ladder import Level, Shed, levels
+from rayhost.governor.fit import Box
+from rayhost.governor.ladder import Shed, levels
 from rayhost.governor.readings import Readings
-from rayhost.profile import Governor, Rung
+from rayhost.governor.ways import Model, Ways
+from rayhost.profile import LADDER, Governor, Rung
 
 STALLED = 0.05  # share of time in which every task waits for memory (PSI, full)
 FAULTS_S = 100.0  # pages a second that come back from disk: weights are being dropped
+TIGHT = 0.15  # of the limit: with more than that to spare, strain is not for want of memory
 GROW_LEVELS = 2  # at once
 GROW_MARGIN = 0.04  # of the limit, more free than a level needs, before it is taken again
+MOST_UNDONE = 6  # doublings of the time of calm
 
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model that is loaded. `idle_s` is how long nobody has asked for it; 0 while it works."""
-
-    wish: Wish
-    idle_s: float = 0.0
+_MORE_THAN_CACHES: tuple[Rung, ...] = tuple(rung for rung in LADDER if rung != "caches")
+# What frees nothing, or what is worse than being slow: never for strain while the sum fits.
+_LAST_RESORTS: tuple[Rung, ...] = ("max_tokens", "fallback", "shed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,23 @@ class Moment:
     ours: int
     major_faults: int
     models: tuple[Model, ...]
-    result_cache_bytes: int = 0  # what the profile allows
+    result_cache_bytes: int = 0  # what the profile allows; the box's front has room for it
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is remembered from tick to tick; start with `State()`."""
+    """What is remembered from tick to tick; start with the `base` that `fit` found.
+
+    `base` is a place in STEPS: what level 0 is, as wide as this box was found to be. `undone` is
+    how often in a row a growth was followed by pressure.
+    """
 
     level: int = 0
+    base: int = 0
     changed_s: float = float("-inf")
     calm_since_s: float | None = None  # None: there was pressure at the last tick
+    grew: bool = False  # by the last change
+    undone: int = 0
     faults: int | None = None
     kills: int | None = None
     at_s: float | None = None
@@ -59,17 +66,20 @@ class State:
 class Plan:
     """What is to hold from now on. `settings` are by model name; what is equal needs no doing.
 
-    `rungs` are what X-Rayhost-Degraded, the log and the metric name, `reason` says why.
+    `rungs` are what X-Rayhost-Degraded, the log and the metric name, `reason` says why. `instead`
+    names the model that answers for each that does without a process.
     """
 
     level: int
+    base: int
     rungs: tuple[Rung, ...]
     reason: str
     settings: dict[str, Setting]
     result_cache_bytes: int
     max_tokens: int | None
     shed: Shed | None
-    unload: str | None
+    unload: tuple[str, ...]
+    instead: dict[str, str]
     needed: int
     allowed: int
 
@@ -85,59 +95,101 @@ def decide(moment: Moment, profile: Governor, box: Box, before: State) -> tuple[
     Of `box`, what the CPU has copied and the front's size count; the room is `moment`'s.
     """
     ladder = levels(profile.ladder if profile.enabled else ())
+    before = replace(before, level=min(before.level, len(ladder) - 1))
     allowed = _allowed(moment, profile)
-    models, unload = moment.models, None
-    required = _required(models, ladder, box, allowed)
-    if required > _before(ladder, "sequences"):
-        unload = _longest_idle(models, profile.idle_s)
-        if unload is not None:
-            models = tuple(model for model in models if model.wish.name != unload)
-            required = _required(models, ladder, box, allowed)
-    strain = _strain(moment, before)
+    ways = Ways(moment.models, ladder, box, moment.result_cache_bytes, before.base)
+    # What outgrew even the widest sizes stays so whatever is given up, and counts at every level.
+    # Beyond the sizes of now it may be what the allocator keeps, and uses again.
+    ways = replace(ways, beyond=max(0, moment.ours - ways.anonymous(0)))
+    unload: tuple[str, ...] = ()
+    if ways.required(allowed) > ways.before(*_MORE_THAN_CACHES):
+        unload = _longest_idle(ways.models, profile.idle_s)
+        staying = tuple(model for model in ways.models if model.wish.name not in unload)
+        ways = replace(ways, models=staying)
+    required = ways.required(allowed)
+    strain = _strain(moment, before, allowed - ways.needed(before.level))
     pressed = bool(strain) or required > before.level
-    since_s = moment.now_s if before.calm_since_s is None else before.calm_since_s
-    calm_s = 0.0 if pressed else moment.now_s - since_s
+    state = _moved(moment, profile, before, pressed)
+    calm_s = 0.0 if state.calm_since_s is None else moment.now_s - state.calm_since_s
     rested = moment.now_s - before.changed_s >= profile.dwell_s
-    level, reason = min(before.level, len(ladder) - 1), "as before"
+    level, base, reason = before.level, before.base, "as before"
     if required > level:
         level, reason = required, "memory"
     elif strain and rested:
-        level, reason = min(level + 1, len(ladder) - 1), strain
-    elif rested and not pressed and calm_s >= profile.calm_s:
+        level, reason = max(level, min(level + 1, ways.before(*_LAST_RESORTS))), strain
+    elif rested and not pressed and calm_s >= profile.calm_s * (1 << before.undone):
         spare = allowed - int(GROW_MARGIN * moment.readings.limit)
-        higher = max(_required(models, ladder, box, spare), level - GROW_LEVELS)
-        if higher < level:
-            level, reason = higher, "room again"
-    state = State(
+        level, base = _grown(ways, before, spare, profile)
+        if (level, base) != (before.level, before.base):
+            reason = "room again"
+    state = _changed(state, before, level, base, moment.now_s)
+    ways = replace(ways, base=base)
+    return _plan(ways, level, reason, unload, allowed), state
+
+
+def _plan(ways: Ways, level: int, reason: str, unload: tuple[str, ...], allowed: int) -> Plan:
+    chosen, settings = ways.ladder[level], ways.settings(level)
+    instead = {
+        model.wish.name: model.wish.fallback
+        for model in ways.models
+        if chosen.fallback and model.wish.fallback is not None
+    }
+    return Plan(
         level=level,
-        changed_s=before.changed_s if level == before.level else moment.now_s,
+        base=ways.base,
+        rungs=chosen.rungs,
+        reason=reason,
+        settings=settings,
+        result_cache_bytes=ways.kept(level),
+        max_tokens=chosen.max_tokens,
+        shed=chosen.shed,
+        unload=unload + tuple(name for name in instead if name not in settings),
+        instead=instead,
+        needed=ways.needed(level),
+        allowed=allowed,
+    )
+
+
+def _grown(ways: Ways, before: State, spare: int, profile: Governor) -> tuple[int, int]:
+    """Return the level and the base that fit into less than there is: up a bounded step."""
+    if before.level:
+        return min(before.level, max(ways.required(spare), before.level - GROW_LEVELS)), before.base
+    if not profile.enabled:
+        return 0, before.base
+    steps = range(max(0, before.base - GROW_LEVELS), before.base)
+    wider = (base for base in steps if replace(ways, base=base).needed(0) <= spare)
+    return 0, next(wider, before.base)
+
+
+def _moved(moment: Moment, profile: Governor, before: State, pressed: bool) -> State:
+    """Return the state with what this moment shows."""
+    since_s = moment.now_s if before.calm_since_s is None else before.calm_since_s
+    return replace(
+        before,
         calm_since_s=None if pressed else since_s,
         faults=moment.major_faults,
         kills=moment.readings.kills,
         at_s=moment.now_s,
+        undone=before.undone + 1
+        if pressed and before.grew and _soon(moment.now_s, before, profile)
+        else before.undone,
+        grew=before.grew and not pressed,
     )
-    chosen = ladder[level]
-    plan = Plan(
-        level=level,
-        rungs=chosen.rungs,
-        reason=reason,
-        settings={model.wish.name: lowered(model.wish, chosen.step) for model in models},
-        result_cache_bytes=int(moment.result_cache_bytes * chosen.step.snapshots),
-        max_tokens=chosen.max_tokens,
-        shed=chosen.shed,
-        unload=unload,
-        needed=_sum(models, chosen, box),
-        allowed=allowed,
-    )
-    return plan, state
 
 
-def starting(models: Sequence[Model], profile: Governor, box: Box, taken: int) -> State:
-    """Return the state of a host whose workers were loaded to take `taken` bytes with the front.
+def _soon(now_s: float, before: State, profile: Governor) -> bool:
+    return now_s - before.changed_s <= profile.dwell_s + profile.calm_s * (1 << before.undone)
 
-    On a small box that is less than the profile wants: the first level that takes no more.
-    """
-    return State(level=_required(models, levels(profile.ladder), box, taken))
+
+def _changed(state: State, before: State, level: int, base: int, now_s: float) -> State:
+    """Return the state after a change of level or base, if there is one."""
+    undone = min(state.undone, MOST_UNDONE)
+    if (level, base) == (before.level, before.base):
+        return replace(state, undone=undone)
+    grew = level < before.level or base < before.base
+    if grew and before.grew:  # the growth before it has lasted
+        undone = 0
+    return replace(state, level=level, base=base, changed_s=now_s, grew=grew, undone=undone)
 
 
 def _allowed(moment: Moment, profile: Governor) -> int:
@@ -146,10 +198,15 @@ def _allowed(moment: Moment, profile: Governor) -> int:
     return max(0, readings.room + moment.ours - int(profile.headroom * readings.limit))
 
 
-def _strain(moment: Moment, before: State) -> str:
-    """Return a sign that memory is short although the sum fits; empty for none."""
+def _strain(moment: Moment, before: State, spare: int) -> str:
+    """Return a sign that memory is short although the sum fits; empty for none.
+
+    With much to `spare`, tasks that wait and pages that come from disk have other causes.
+    """
     if before.kills is not None and moment.readings.kills > before.kills:
         return "the kernel killed for memory"
+    if spare > TIGHT * moment.readings.limit:
+        return ""
     pressure = moment.readings.memory
     if pressure is not None and pressure.full > STALLED:
         return f"memory stalls {pressure.full:.0%} of the time"
@@ -160,27 +217,9 @@ def _strain(moment: Moment, before: State) -> str:
     return f"{rate:.0f} major faults/s" if rate > FAULTS_S else ""
 
 
-def _required(models: Sequence[Model], ladder: Sequence[Level], box: Box, allowed: int) -> int:
-    """Return the first level whose sum fits, else the last."""
-    for number, level in enumerate(ladder):
-        if _sum(models, level, box) <= allowed:
-            return number
-    return len(ladder) - 1
-
-
-def _sum(models: Sequence[Model], level: Level, box: Box) -> int:
-    wishes = [model.wish for model in models]
-    return box.front + sum(price(wish, lowered(wish, level.step), box).needed for wish in wishes)
-
-
-def _before(ladder: Sequence[Level], rung: Rung) -> int:
-    """Return the level before the first of a rung; where it is in no ladder, 0."""
-    return next((at - 1 for at, level in enumerate(ladder) if rung in level.rungs), 0)
-
-
-def _longest_idle(models: Sequence[Model], idle_s: float) -> str | None:
+def _longest_idle(models: Sequence[Model], idle_s: float) -> tuple[str, ...]:
     """Return a model that may go. The last one stays: there would be nobody to make room for."""
     idle = [model for model in models if model.idle_s >= idle_s]
     if not idle or len(models) < 2:
-        return None
-    return max(idle, key=lambda model: model.idle_s).wish.name
+        return ()
+    return (max(idle, key=lambda model: model.idle_s).wish.name,)

@@ -2,11 +2,11 @@
 
 What a profile leaves to "auto" goes down step by step, all models alike, until the sum fits; what
 it says itself stays as it says. What cannot fit is refused with the arithmetic, and with the
-nearest settings that would.
+nearest settings that would. What fits here is where `decide` begins: both leave the same free.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rayhost.errors import RayhostError
@@ -15,7 +15,7 @@ from rayhost.models.shape import Shape
 
 CONTEXT, CONCURRENCY, BATCH = 2048, 8, 512  # on a box that has room
 LEAST_CONTEXT, LEAST_BATCH = 256, 32
-MARGIN = 0.07  # of the room, left for what the prediction does not know and the governor keeps free
+SLACK = 0.01  # of the limit: so much may others grow while we load, and what fitted still fits
 
 KvType = Literal["f16", "q8_0"]
 
@@ -36,15 +36,31 @@ class Wish:
     snapshot_bytes: int = 0
     surplus: int = 0  # what earlier loads took beyond the prediction
     constrained: bool = False  # structured output or tools were asked for
+    fallback: str | None = None  # the model that answers for it where memory is too short for both
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """What there is: `room` bytes, and weights that the CPU has copied (`kernels.repacked`)."""
+    """What there is: `room` bytes, of which `keep` stay free, and a front that takes some.
+
+    `repacks` are the weights that the CPU has copied (`kernels.repacked`); `front` has room for
+    all answers that may be kept.
+    """
 
     room: int
     repacks: Mapping[str, int]
     front: int = FRONT
+    keep: int = 0
+
+    @property
+    def usable(self) -> int:
+        """What front and workers may take together."""
+        return max(0, self.room - self.keep)
+
+
+def kept_free(limit: int, headroom: float) -> int:
+    """Return what a plan leaves of a limit: the profile's headroom, and some slack."""
+    return int((headroom + SLACK) * limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +107,11 @@ class DoesNotFit(RayhostError):
 
 
 def fit(wishes: Sequence[Wish], box: Box) -> Fitted:
-    """Return the first step whose sum fits. Raises DoesNotFit.
-
-    A margin stays free, unless no step leaves one.
-    """
-    for wanted in (box.room - int(box.room * MARGIN), box.room):
-        for number in range(len(STEPS)):
-            found = _at(wishes, number, box)
-            if found.needed <= wanted:
-                return found
+    """Return the first step whose sum fits. Raises DoesNotFit."""
+    for number in range(len(STEPS)):
+        found = _at(wishes, number, box)
+        if found.needed <= box.usable:
+            return found
     raise DoesNotFit(_refusal(wishes, box))
 
 
@@ -122,6 +134,19 @@ def setting(wish: Wish, step: Step) -> Setting:
         kv_layout=wish.kv_layout,
         flash_attention=flash,
         snapshot_bytes=int(wish.snapshot_bytes * step.snapshots),
+    )
+
+
+def fixed(wish: Wish, step: Step) -> Wish:
+    """Return the wish with nothing left open: for what it gets at a step."""
+    one = setting(wish, step)
+    return replace(
+        wish,
+        context=one.context,
+        concurrency=one.concurrency,
+        batch=one.batch,
+        kv_type=one.kv_type,
+        snapshot_bytes=one.snapshot_bytes,
     )
 
 
@@ -169,8 +194,9 @@ def _refusal(wishes: Sequence[Wish], box: Box) -> str:
         for wish, chosen, one in zip(wishes, least.settings, least.costs, strict=True)
     ]
     return (
-        f"the profile needs {_mib(least.needed)} MiB of memory, and {_mib(box.room)} MiB can be "
-        f"had: front {_mib(box.front)} MiB; {'; '.join(lines)}. {_nearest(wishes, box)}"
+        f"the profile needs {_mib(least.needed)} MiB of memory, and {_mib(box.usable)} MiB can be "
+        f"had, with {_mib(box.keep)} MiB kept free: front {_mib(box.front)} MiB; "
+        f"{'; '.join(lines)}. {_nearest(wishes, box)}"
     )
 
 
@@ -178,7 +204,7 @@ def _nearest(wishes: Sequence[Wish], box: Box) -> str:
     """Say which settings fit when those that the profile fixes are taken as the most wanted."""
     for number, step in enumerate(STEPS):
         found = _at([_loosened(wish, step) for wish in wishes], number, box)
-        if found.needed <= box.room:
+        if found.needed <= box.usable:
             told = (_told(wish, one) for wish, one in zip(wishes, found.settings, strict=True))
             return f"It fits with {'; '.join(told)}"
     smallest = min(wishes, key=lambda wish: wish.shape.weight_bytes)
@@ -191,19 +217,12 @@ def _loosened(wish: Wish, step: Step) -> Wish:
     concurrency = _share(wish.concurrency or CONCURRENCY, step.concurrency, 1)
     batch = _share(wish.batch or BATCH, step.batch, LEAST_BATCH)
     context = wish.context or _top_context(wish.shape)
-    return Wish(
-        name=wish.name,
-        shape=wish.shape,
+    return replace(
+        wish,
         context=_share(context, step.context, min(context, LEAST_CONTEXT)),
         concurrency=concurrency,
         batch=max(batch, concurrency),
         kv_type="q8_0" if wish.kv_type == "q8_0" else step.kv_type,
-        kv_layout=wish.kv_layout,
-        ubatch=wish.ubatch,
-        flash_attention=wish.flash_attention,
-        snapshot_bytes=wish.snapshot_bytes,
-        surplus=wish.surplus,
-        constrained=wish.constrained,
     )
 
 

@@ -1,7 +1,7 @@
 """The ladder of degradation as a row of levels, each a little less than the one before. Pure.
 
-Level 0 is all that the profile wants. A rung of the profile's ladder may be several levels, and a
-level keeps what those above it gave up.
+Level 0 is what the box was found to hold (`fit`). A rung of the profile's ladder may be several
+levels, and a level keeps what those above it gave up.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,14 @@ Shed = Literal["batch", "low", "normal"]
 class Level:
     """What holds at a level. `rungs` are the names of those in force, the latest last.
 
-    `max_tokens` caps answers; `shed` is the highest priority whose requests are refused.
+    `max_tokens` caps answers; `fallback`: models that have another to answer for them do without a
+    process; `shed` is the highest priority whose requests are refused.
     """
 
     rungs: tuple[Rung, ...] = ()
     step: Step = STEPS[0]
     max_tokens: int | None = None
+    fallback: bool = False
     shed: Shed | None = None
 
 
@@ -34,6 +36,7 @@ _LEVELS: dict[Rung, tuple[dict[str, Any], ...]] = {
     "max_tokens": ({"max_tokens": 512}, {"max_tokens": 256}),
     "precision": ({"kv_type": "q8_0"}, {"concurrency": 0.125}),
     "context": ({"context": 0.5}, {"context": 0.25}, {"context": 0.125}),
+    "fallback": ({"fallback": True},),
     "shed": ({"shed": "batch"}, {"shed": "low"}, {"shed": "normal"}),
 }
 _OF_A_STEP = {"snapshots", "concurrency", "batch", "kv_type", "context"}

@@ -18,6 +18,7 @@ def clashes(value: Any) -> Iterator[str]:
             yield from _name_clashes(model, f"models[{index}]", taken)
             yield from _batch_clash(model, f"models[{index}]")
             yield from _reproducible_clash(model, f"models[{index}]")
+            yield from _fallback_clash(model, f"models[{index}]", models or [])
 
 
 def _name_clashes(model: dict[str, Any], path: str, taken: dict[str, str]) -> Iterator[str]:
@@ -44,6 +45,19 @@ def _reproducible_clash(model: dict[str, Any], path: str) -> Iterator[str]:
                 f"{path}.kv.{field}: {strict_json.shown(given)} is not reproducible; "
                 f'expected "{needed}" or "auto"'
             )
+
+
+def _fallback_clash(model: dict[str, Any], path: str, models: list[Any]) -> Iterator[str]:
+    """Whoever answers for another is there to answer: it has no fallback of its own."""
+    fallback = model.get("fallback")
+    others = [one for one in models if isinstance(one, dict) and one is not model]
+    lasting = [one["name"] for one in others if one.get("fallback") is None and "name" in one]
+    if isinstance(fallback, str) and fallback not in lasting:
+        names = ", ".join(strict_json.shown(name) for name in lasting) or "another one"
+        yield (
+            f"{path}.fallback: {strict_json.shown(fallback)} is no other model of this profile "
+            f"without a fallback of its own; expected {names}"
+        )
 
 
 def _batch_clash(model: dict[str, Any], path: str) -> Iterator[str]:

@@ -6,7 +6,9 @@ from msgspec import Meta
 
 from rayhost.profile.fields import Section
 
-Rung = Literal["caches", "sequences", "batch", "max_tokens", "precision", "context", "shed"]
+Rung = Literal[
+    "caches", "sequences", "batch", "max_tokens", "precision", "context", "fallback", "shed"
+]
 LADDER: tuple[Rung, ...] = (
     "caches",
     "sequences",
@@ -14,6 +16,7 @@ LADDER: tuple[Rung, ...] = (
     "max_tokens",
     "precision",
     "context",
+    "fallback",
     "shed",
 )
 
@@ -32,7 +35,8 @@ class Governor(Section, frozen=True):
         Meta(
             max_length=8,
             description="What is given up, in this order: snapshots and answers kept, sequences, "
-            "step size, length of answers, precision of cells, context, requests of low priority. "
+            "step size, length of answers, precision of cells, context, models that have a "
+            "fallback, requests of low priority. "
             "What is left out is never given up.",
         ),
     ] = LADDER

@@ -130,6 +130,13 @@ class ModelProfile(Section, frozen=True):
             "it: a text, or file:PATH, relative to this file."
         ),
     ] = None
+    fallback: Annotated[
+        Name | None,
+        Meta(
+            description="Another model of this profile, smaller and for the same task, that "
+            "answers in its place while there is no memory for both."
+        ),
+    ] = None
     reproducible: Annotated[
         bool,
         Meta(

@@ -28,11 +28,15 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What is governed: each model's demand by its name, on this box."""
+    """What is governed: each model's demand by its name, on this box.
+
+    `base` is the step of `governor.fit` that the models were planned at.
+    """
 
     box: Box
     demands: Mapping[str, Demand] = field(default_factory=dict)
     profile: Governor = field(default_factory=Governor)
+    base: int = 0
 
 
 class Keeping(Protocol):

@@ -18,11 +18,11 @@ from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.state import MemoryState
 from rayhost.governor.costs import MIB, Setting
-from rayhost.governor.decide import Model, Moment, Plan, State, decide, starting
-from rayhost.governor.fit import price
+from rayhost.governor.decide import Moment, Plan, State, decide
 from rayhost.governor.readings import Kernel, Readings
+from rayhost.governor.ways import Model
 from rayhost.ipc.messages import Load
-from rayhost.supervisor.governed import Budget, Part, setting_of, sized, wish_of
+from rayhost.supervisor.governed import Budget, Part, sized, wish_of
 from rayhost.supervisor.holdings import Holdings
 
 TICK_S = 1.0
@@ -56,18 +56,29 @@ class Governing:
         now_s: Callable[[], float],
     ) -> None:
         """`relieve` is told what requests are spared from now on."""
-        self.budget = budget
+        self._budget = budget
         self._kernel = kernel
         self._parts = parts
         self._results = results
         self.cache_bytes = results.limit_bytes  # what the profile allows
         self._relieve = relieve
         self._now_s = now_s
-        self._state: State | None = None
+        self._state = State(base=budget.base)
         self._seen: _Seen | None = None
         self._refused: set[str] = set()  # unloaded models that did not fit when asked for
         self._holdings = Holdings(kernel)
         self._wanted = asyncio.Event()
+
+    @property
+    def budget(self) -> Budget:
+        """What is governed."""
+        return self._budget
+
+    @budget.setter
+    def budget(self, budget: Budget) -> None:
+        self._budget = budget
+        # Nobody shrinks for a reload: where there is less than was thought, the next tick sees it.
+        self._state = replace(self._state, base=min(self._state.base, budget.base))
 
     async def run(self) -> None:
         """Tick once a second, more often while memory is short, and at once after `hurry`."""
@@ -97,19 +108,26 @@ class Governing:
         wanted = [part for part in parts if part.lane.state == "unloaded" and self._asked(part)]
         if not loaded and not wanted:
             return
-        before = self._state or self._start(loaded)
+        before = self._state
         if not self.budget.profile.enabled:
-            self._state = before
             self._look(readings, ours, faults, loaded, before)
             return
-        plan, state = self._decide(readings, ours, faults, [*loaded, *wanted], before)
+        # Of those that another answers for, it is to be known when there is room for both again.
+        resting = [
+            part
+            for part in parts
+            if part.lane.state == "unloaded"
+            and part not in wanted
+            and self.budget.demands[part.lane.name].wish.fallback
+        ]
+        plan, state = self._decide(readings, ours, faults, [*loaded, *wanted, *resting], before)
         if wanted and not plan.fits:
             for part in wanted:
                 self._turn_away(part)
             if not loaded:
                 return
             wanted = []
-            plan, state = self._decide(readings, ours, faults, loaded, before)
+            plan, state = self._decide(readings, ours, faults, [*loaded, *resting], before)
         self._tell(plan, before)
         self._state, self._seen = state, _Seen(readings, plan, ours)
         if not await self._apply(plan, readings, loaded, wanted):
@@ -121,8 +139,9 @@ class Governing:
 
     def sized(self, name: str, load: Load) -> Load:
         """Return what a model is to be loaded with in place of `load`, as memory is now."""
-        plan = self._seen.plan if self._seen and self._seen.plan.level else None
-        setting = plan.settings.get(name) if plan else None
+        plan = self._seen.plan if self._seen else None
+        as_planned = plan is None or (plan.level == 0 and plan.base == self.budget.base)
+        setting = None if plan is None or as_planned else plan.settings.get(name)
         return load if setting is None else sized(load, setting, load.threads)
 
     def state(self) -> MemoryState:
@@ -169,19 +188,6 @@ class Governing:
         moment = Moment(self._now_s(), readings, ours, faults, models, self.cache_bytes)
         return decide(moment, budget.profile, budget.box, before)
 
-    def _start(self, parts: Sequence[Part]) -> State:
-        """Return the state of a host that was loaded with less than it wants, or with all of it."""
-        budget = self.budget
-        models, taken = [], budget.box.front
-        for part in parts:
-            models.append(Model(wish_of(part, budget)))
-            if isinstance(part.keeper.load, Load):
-                taken += self._needed(part, setting_of(part.keeper.load))
-        return starting(models, budget.profile, budget.box, taken)
-
-    def _needed(self, part: Part, setting: Setting) -> int:
-        return price(wish_of(part, self.budget), setting, self.budget.box).needed
-
     # Doing.
 
     def _look(
@@ -196,10 +202,10 @@ class Governing:
     ) -> bool:
         """Make a plan true; return False where sizes could not be had."""
         shed = None if plan.shed is None else Priority[plan.shed.upper()]
-        self._relieve(Relief(plan.rungs, plan.max_tokens, shed))
+        self._relieve(Relief(plan.rungs, plan.max_tokens, shed, plan.instead))
         self._results.limit(plan.result_cache_bytes)
         for part in loaded:
-            if part.lane.name == plan.unload:
+            if part.lane.name in plan.unload:
                 await part.keeper.unload()
         resizing = [
             self._resize(part, plan, readings)
@@ -214,13 +220,7 @@ class Governing:
         return all(done)
 
     async def _resize(self, part: Part, plan: Plan, readings: Readings) -> bool:
-        name, load = part.lane.name, part.keeper.load
-        setting = plan.settings[name]
-        if isinstance(load, Load) and not plan.fits:
-            # The ladder's end does not fit, and may still be more than a small box was given.
-            now = setting_of(load)
-            if self._needed(part, setting) > self._needed(part, now):
-                setting = now
+        name, setting = part.lane.name, plan.settings[part.lane.name]
         try:
             await part.keeper.resize(self._change(part, setting, readings))
         except RayhostError as error:
@@ -252,12 +252,15 @@ class Governing:
 
     def _tell(self, plan: Plan, before: State) -> None:
         last = self._seen.plan if self._seen else None
-        if plan.level == (before.level if last is None else last.level):
+        level, base = (before.level, before.base) if last is None else (last.level, last.base)
+        if (plan.level, plan.base) == (level, base):
             return
         worse = plan.level > before.level
+        event = "wider" if plan.base < base else "all as planned again"
         (_log.warning if worse else _log.info)(
-            "degraded" if plan.rungs else "all as wanted again",
+            "degraded" if plan.rungs else event,
             level=plan.level,
+            step=plan.base,
             rungs=plan.rungs,
             reason=plan.reason,
             needed_mib=plan.needed // MIB,

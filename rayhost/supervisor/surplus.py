@@ -59,5 +59,5 @@ class Peaks:
         self._lives.clear()
 
     def _told(self, life: _Life) -> None:
-        if life.steady and (surplus := surplus_of(life.peak.predicted, life.peak.resident)):
-            life.remember(surplus)
+        if life.steady:
+            life.remember(surplus_of(life.peak.predicted, life.peak.resident))

@@ -96,6 +96,12 @@ def test_what_a_worker_took_beyond_the_prediction_is_remembered_for_its_file(
     records, served = Calibrations(tmp_path, CPU), Path("served.gguf")
     assert records.surplus(MODEL, served) == 0
     records.save_surplus(MODEL, served, 1000)
-    records.save_surplus(MODEL, served, 10)  # less than is known
     assert records.surplus(MODEL, served) == 1000
     assert records.surplus(MODEL, Path("other.gguf")) == 0
+
+
+def test_one_worker_that_grew_without_bound_is_forgotten_by_the_next(tmp_path: Path) -> None:
+    records, served = Calibrations(tmp_path, CPU), Path("served.gguf")
+    for size, known in ((0, 0), (300, 300), (20, 20), (20, 20), (0, 20), (900, 20), (0, 20)):
+        records.save_surplus(MODEL, served, size)
+        assert records.surplus(MODEL, served) == known

@@ -16,6 +16,7 @@ from rayhost.cli.forecast import SYSTEM, Plan
 from rayhost.cli.main import app
 from rayhost.errors import RayhostError
 from rayhost.front.state import MemoryState
+from rayhost.governor.fit import kept_free
 from rayhost.models.catalog import ENTRIES
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
@@ -72,7 +73,8 @@ def test_every_model_of_the_catalog_can_be_planned_for_before_it_is_pulled(home:
     found = plans(*(entry.name for entry in ENTRIES), "--memory", "2GiB", "--cores", "1")
     assert [plan.models[0].name for plan in found] == [entry.name for entry in ENTRIES]
     for plan in found:
-        assert plan.needed <= plan.room == (2 << 30) - SYSTEM
+        room = (2 << 30) - SYSTEM
+        assert plan.needed <= plan.room == room - kept_free(room, Governor().headroom)
         assert not plan.models[0].pulled
     assert not home.exists()
 
@@ -112,7 +114,7 @@ def test_people_get_a_line_for_each_part() -> None:
     result = run("smollm2-135m", "--memory", "1GiB", "--cores", "1")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == "smollm2-135m: 1,024 MiB of memory, 928 for rayhost, 1 cores"
+    assert lines[0] == "smollm2-135m: 1,024 MiB of memory, 863 for rayhost, 1 cores"
     assert lines[1].startswith("  smollm2-135m (not pulled): context 2,048, concurrency 8, ")
     assert lines[2].split() == ["weights", "92", "MiB"]
     assert "of the room" in lines[-1]
@@ -227,7 +229,8 @@ def test_a_profile_that_is_served_is_planned_with_what_its_host_sees(
     assert described.host is None
     if asked:
         assert (plan.host, plan.cores) == (url, 0.5)
-        assert (plan.limit, plan.room) == (512 * MIB, 280 * MIB + KEPT_FREE)
+        limit, kept = 512 * MIB, kept_free(512 * MIB, Governor().headroom)
+        assert (plan.limit, plan.room) == (limit, 280 * MIB + KEPT_FREE - kept)
         assert ": 512 MiB of memory, " in told
         assert told.endswith(f" 0.5 cores, as the running host at {url} has it")
     else:

@@ -15,7 +15,7 @@ from rayhost.governor.fit import DoesNotFit
 from rayhost.governor.readings import Kernel
 from rayhost.ipc.messages import Load
 from rayhost.models.catalog_shapes import BY_NAME
-from rayhost.profile import Cpus, Governor, Kv, ModelProfile, Snapshots
+from rayhost.profile import Cpus, Kv, ModelProfile, Profile, Snapshots
 from rayhost.supervisor import topology
 from tests.supervisor.machines import MACHINES
 from tests.support.tiny_gguf import write_tiny_llama
@@ -43,7 +43,7 @@ def model(**fields: Any) -> ModelProfile:
 
 
 def load(folder: Path, **fields: Any) -> Load:
-    ((_, planned),) = planner(folder).plan([model(**fields)])
+    ((_, planned),) = planner(folder).plan(Profile((model(**fields),)))
     assert isinstance(planned, Load)
     return planned
 
@@ -68,32 +68,32 @@ def test_caches_shrink_where_the_room_is_short(folder: Path) -> None:
 
 def test_what_cannot_fit_is_refused_as_a_whole(folder: Path) -> None:
     with pytest.raises(DoesNotFit, match="cells"):
-        planner(folder).plan([model(context=1 << 19, concurrency=8)])
+        planner(folder).plan(Profile((model(context=1 << 19, concurrency=8),)))
 
 
 def test_a_model_that_cannot_be_had_leaves_the_others(folder: Path) -> None:
     bad = ModelProfile("bad", source="file:none.gguf")
     (folder / "text.gguf").write_text("no model")
     broken = ModelProfile("broken", source="file:text.gguf")
-    planned = planner(folder).plan([bad, model(), broken])
+    planned = planner(folder).plan(Profile((bad, model(), broken)))
     kinds = [isinstance(one, RayhostError) for _, one in planned]
     assert kinds == [True, False, True]
     assert [one.name for one, _ in planned] == ["bad", "tiny", "broken"]
 
 
 def test_a_profile_without_a_single_usable_model_is_not_a_matter_of_memory(folder: Path) -> None:
-    ((_, planned),) = planner(folder).plan([ModelProfile("bad", source="file:none.gguf")])
+    ((_, planned),) = planner(folder).plan(Profile((ModelProfile("bad", source="file:none.gguf"),)))
     assert isinstance(planned, RayhostError)
 
 
 def test_the_same_profile_gets_the_same_settings_when_it_is_read_again(folder: Path) -> None:
     one = planner(folder)
-    assert one.plan([model()]) == one.plan([model()])
+    assert one.plan(Profile((model(),))) == one.plan(Profile((model(),)))
 
 
 def test_no_more_threads_than_a_quota_lets_run(folder: Path) -> None:
     root = CONTAINER.parent / "v2"  # half a core
-    ((_, planned),) = planner(folder, root).plan([model()])
+    ((_, planned),) = planner(folder, root).plan(Profile((model(),)))
     assert isinstance(planned, Load)
     assert planned.threads == 1
 
@@ -115,10 +115,10 @@ def test_threads_of_the_profile_yield_to_a_quota_with_a_warning(
     monkeypatch.setattr(topology, "read", lambda: topology.Topology(frozenset(range(4))))
     one = planner(folder, CONTAINER.parent / box)
     with capture_logs() as logs:
-        ((_, planned),) = one.plan([model(threads=said)])
+        ((_, planned),) = one.plan(Profile((model(threads=said),)))
     assert isinstance(planned, Load)
     assert planned.threads == threads
-    assert one.budget(Governor()).demands["tiny"].threads == follows
+    assert one.budget.demands["tiny"].threads == follows
     warned = [line for line in logs if line["log_level"] == "warning"]
     told = [(line["field"], line["said"], line["quota_cores"]) for line in warned]
     assert told == ([("models[0].threads", said, 0.5)] if threads < said else [])
@@ -130,14 +130,14 @@ def test_workers_get_the_cpus_that_the_front_leaves(
     here = MACHINES["four cores of two threads"]
     monkeypatch.setattr(topology, "read", lambda: here)
     one = planner(folder)
-    ((_, planned),) = one.plan([model()], Cpus(front=(0,)))
+    ((_, planned),) = one.plan(Profile((model(),), cpus=Cpus(front=(0,))))
     assert isinstance(planned, Load)
     assert (one.front, planned.cpus, planned.threads) == ((0,), (1, 2, 3, 5, 6, 7), 3)  # cores
-    ((_, planned),) = one.plan([model(cpus=(0, 4))], Cpus(front=(0,)))
+    ((_, planned),) = one.plan(Profile((model(cpus=(0, 4)),), cpus=Cpus(front=(0,))))
     assert isinstance(planned, Load)
     assert (planned.cpus, planned.threads) == ((0, 4), 1)
     with pytest.raises(RayhostError, match=r"cpus\.front names \[9\]"):
-        one.plan([model()], Cpus(front=(9,)))
+        one.plan(Profile((model(),), cpus=Cpus(front=(9,))))
 
 
 SHAPE = BY_NAME["smollm2-135m"]

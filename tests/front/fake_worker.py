@@ -24,10 +24,10 @@ CONTEXT = 64
 VOCABULARY = 100
 
 
-def make_lane(*, concurrency: int = 2, queue_limit: int = 100) -> Lane:
+def make_lane(*, name: str = "tiny", concurrency: int = 2, queue_limit: int = 100) -> Lane:
     return Lane(
-        name="tiny",
-        aliases=("t",),
+        name=name,
+        aliases=(name[0],),
         concurrency=concurrency,
         bounds=Bounds(queue_limit),
         metrics=Metrics(),

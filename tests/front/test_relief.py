@@ -1,11 +1,15 @@
 """What requests are spared while memory is short, through the host."""
 
+from dataclasses import replace
+
 import pytest
 
 from rayhost.errors import Overloaded
+from rayhost.front.host import Host
 from rayhost.front.relief import NONE, Relief
 from rayhost.front.request import GenerateRequest, PairPrompt, Priority, Terms
-from tests.front.fake_worker import request
+from rayhost.metrics import Metrics
+from tests.front.fake_worker import FakeWorker, make_lane, request
 from tests.front.test_host import make_host
 
 
@@ -41,3 +45,18 @@ async def test_only_priorities_up_to_the_shed_one_are_refused() -> None:
 def test_what_writes_no_text_is_not_shortened() -> None:
     ranked = GenerateRequest("r", "tiny", PairPrompt("a", "b"), task="rank")
     assert Relief(max_tokens=1).shortened(ranked) is ranked
+
+
+async def test_another_model_answers_for_one_that_there_is_no_memory_for() -> None:
+    metrics = Metrics()
+    large, small = make_lane(name="large"), make_lane(name="small")
+    host = Host([large, small], metrics, lambda: [])
+    workers = FakeWorker(large), FakeWorker(small)
+    host.relieve(Relief(("fallback",), instead={"large": "small"}))
+    run = await host.submit(replace(request(), model="large"))
+    assert run.model == "small"
+    assert [len(worker.starts) for worker in workers] == [0, 1]
+    told = b'rayhost_degradations_total{model="large",reason="fallback"} 1.0'
+    assert told in metrics.render()
+    host.relieve(NONE)
+    assert (await host.submit(replace(request(), model="large", id="again"))).model == "large"

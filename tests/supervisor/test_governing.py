@@ -122,13 +122,14 @@ class Stage:
         self.now_s = 1000.0
         box = Box(room_mib * MIB, {"Q4_0": 8})
         wishes = [Wish(name, BY_NAME[name]) for name in names]
+        fitted = [fit([wish], box) for wish in wishes]
         self.parts = [
-            self._part(wish, number, fit([wish], box).settings[0])
-            for number, wish in enumerate(wishes, 1)
+            self._part(wish, number, one.settings[0])
+            for number, (wish, one) in enumerate(zip(wishes, fitted, strict=True), 1)
         ]
         demands = {wish.name: Demand(wish, threads, self.remembered.append) for wish in wishes}
         self.governing = Governing(
-            Budget(box, demands, profile),
+            Budget(box, demands, profile, max(one.step for one in fitted)),
             kernel=self.kernel,
             parts=lambda: self.parts,
             results=self.results,
@@ -209,11 +210,16 @@ async def test_the_ladders_end_shortens_answers_and_refuses() -> None:
 
 async def test_a_host_that_began_small_is_not_taken_for_one_that_wants_more() -> None:
     stage = Stage("smollm2-135m", room_mib=330)
-    stage.kernel.others = LIMIT - 337 - 40  # as much as that box had
+    stage.kernel.workers[1] = replace(stage.kernel.workers[1], anonymous=119 * MIB)
+    # As much as that box had, and what is kept free of this larger one.
+    stage.kernel.others = LIMIT - 337 - (330 - 157) - int(0.06 * (LIMIT - 330)) - 16
     small = stage.keeper.load
     await stage.ticks(1)
-    assert stage.keeper.load.concurrency <= small.concurrency
-    assert stage.governing.state().needed_bytes <= stage.governing.state().allowed_bytes
+    assert stage.keeper.load == small
+    assert stage.governing.state().rungs == ()
+    stage.kernel.others = 0
+    await stage.ticks(200)
+    assert stage.keeper.load.concurrency > small.concurrency
 
 
 async def test_where_the_ladder_cannot_help_nothing_grows() -> None:
@@ -374,3 +380,22 @@ async def test_what_a_workers_children_hold_is_ours_too() -> None:
     stage.kernel.children_of[pid] = {500: Process(30 * MIB, 11 * MIB, 0, 30 * MIB, 0)}
     await stage.ticks(1)
     assert stage.governing.state().ours_bytes == before + 11 * MIB
+
+
+async def test_a_model_with_a_fallback_is_given_up_for_those_that_ask_for_it() -> None:
+    stage = Stage("smollm2-135m", "gemma3-270m", profile=replace_ladder("caches", "fallback"))
+    demands = dict(stage.governing.budget.demands)
+    demands["gemma3-270m"] = Demand(
+        replace(demands["gemma3-270m"].wish, fallback="smollm2-135m"), threads=2
+    )
+    stage.governing.budget = replace(stage.governing.budget, demands=demands)
+    gemma = stage.parts[1]
+    gemma.lane._count(+1)
+    await stage.ticks(1)
+    assert stage.relief.instead == {"gemma3-270m": "smollm2-135m"}
+    assert gemma.keeper.did == []  # it still answers somebody
+    gemma.lane._count(-1)
+    await stage.ticks(1)
+    assert gemma.keeper.did == ["unload"]
+    await stage.ticks(1)
+    assert stage.relief.instead == {"gemma3-270m": "smollm2-135m"}

@@ -56,7 +56,7 @@ def render(
     from rayhost.deploy.files import render as rendered
     from rayhost.deploy.files import render_proxy, write
     from rayhost.deploy.machine import described
-    from rayhost.deploy.settings import read_profile
+    from rayhost.deploy.profile import read_profile
     from rayhost.deploy.settings import settings as made_of
 
     if profile is not None:

@@ -16,7 +16,7 @@ from rayhost.baseline import cpu
 from rayhost.cli.forecast import Forecaster
 from rayhost.cli.pull import wanted
 from rayhost.deploy.machine import this_machine
-from rayhost.deploy.settings import read_profile
+from rayhost.deploy.profile import read_profile
 from rayhost.doctor import build, clock, files, memory, models, ports, proxy, running, units
 from rayhost.doctor.finding import Finding
 from rayhost.errors import RayhostError

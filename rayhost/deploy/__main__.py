@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rayhost.deploy.files import GROUPS, render, render_proxy, write
 from rayhost.deploy.machine import described
+from rayhost.deploy.profile import read_profile, unreachable
 from rayhost.deploy.proxy import KINDS, proxy
-from rayhost.deploy.settings import read_profile, settings
+from rayhost.deploy.settings import settings
 from rayhost.errors import RayhostError
 
 
@@ -23,9 +24,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--domain", default="", help="domain of the proxy")
     parser.add_argument("--certificate", default="", help="its certificate, if not Let's Encrypt's")
     parser.add_argument("--certificate-key", default="", help="the key of the certificate")
+    parser.add_argument("--for-folder", type=Path, help="folder that the profile will lie in")
     given = parser.parse_args(arguments)
     try:
         profile = read_profile(given.profile)
+        if given.for_folder:
+            why = unreachable(profile, given.profile, given.for_folder)
+            if why:
+                raise RayhostError(f"{given.profile}: {why}")
         found = settings(profile, described(given.memory), given.cpus)
         if given.proxy:
             pair = given.certificate, given.certificate_key

@@ -1,4 +1,4 @@
-"""What the files of a deployment are made from. Pure, but for reading the profile.
+"""What the files of a deployment are made from. Pure.
 
 Invariant: whatever a unit says of addresses, times and memory comes from the profile and the
 machine through here, so that `install.sh` can be run again after either changed.
@@ -14,9 +14,14 @@ from typing import Any
 from rayhost.deploy.machine import Machine
 from rayhost.errors import RayhostError
 
-_CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9._@+/-]+")  # what a unit holds without quoting
 _STOP_SPARE_S = 20  # workers save what is kept on disk, connections get their last bytes
 _MIB = 1 << 20
+
+ETC = "/etc/rayhost"
+# What is served where nobody said anything else.
+DEFAULT_PROFILE = '{\n  "models": [{ "name": "smollm2-135m" }],\n  "keys": "keys.json"\n}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +33,10 @@ class Settings:
     memory_high: int
     memory_max: int
     cpus: str = ""  # as in AllowedCPUs=; empty: all
+    admin_socket: str = ""  # of a profile that names one; empty: where `rayhost reload` looks
+    profile: str = DEFAULT_PROFILE  # the profile itself, as JSON
     prefix: str = "/opt/rayhost"
-    etc: str = "/etc/rayhost"
+    etc: str = ETC
     state: str = "/var/lib/rayhost"
     user: str = "rayhost"
 
@@ -48,6 +55,10 @@ class Settings:
             "memory_max": f"{self.memory_max // _MIB}M",
             "allowed_cpus": f"AllowedCPUs={self.cpus}\n" if self.cpus else "",
             "cpu_affinity": f"CPUAffinity={self.cpus}\n" if self.cpus else "",
+            "cpuset": f'    cpuset: "{self.cpus}"\n' if self.cpus else "",
+            "reload_options": f" --socket {self.admin_socket}" if self.admin_socket else "",
+            "profile_in_yaml": self.profile.replace("\n", "\n      "),
+            "profile_in_container": _in_container(self.profile),
             "prefix": self.prefix,
             "etc": self.etc,
             "state": self.state,
@@ -55,25 +66,15 @@ class Settings:
         }
 
 
-def read_profile(profile: Path | None) -> dict[str, Any]:
-    """Return a profile as JSON, not checked; empty for none. Raises RayhostError."""
-    if profile is None:
-        return {}
-    try:
-        given = json.loads(profile.read_text())
-    except (OSError, ValueError) as error:
-        raise RayhostError(f"{profile}: cannot be read: {error}") from None
-    return given if isinstance(given, dict) else {}
-
-
 def settings(profile: dict[str, Any], machine: Machine, cpus: str = "") -> Settings:
-    """Return the settings for a profile, as JSON; `rayhost check` says what else is wrong with it.
+    """Return the settings for a profile that `read_profile` returned, or one like it.
 
     The profile's own CPUs, where it names all, go before `cpus`: units of others would not start.
-    Raises RayhostError for an address that systemd cannot listen at, and for bad CPUs.
+    Raises RayhostError for an address that systemd cannot listen at, bad CPUs, and an admin socket
+    that a unit cannot name.
     """
     cpus = pinned(profile) or cpus
-    if cpus and not _CPUS.fullmatch(cpus):
+    if cpus and not _are_cpus(cpus):
         raise RayhostError(f"{cpus!r} are no CPUs; expected numbers and ranges such as 0-2,4")
     listen = profile.get("listen", {})
     high, most = memory_limits(machine.memory)
@@ -83,7 +84,33 @@ def settings(profile: dict[str, Any], machine: Machine, cpus: str = "") -> Setti
         memory_high=high,
         memory_max=most,
         cpus=cpus,
+        admin_socket=_socket(listen.get("admin_socket")),
+        profile=json.dumps(profile, indent=2) if profile else DEFAULT_PROFILE,
     )
+
+
+def _are_cpus(text: str) -> bool:
+    ranges = [one.split("-") for one in text.split(",")] if _CPUS.fullmatch(text) else []
+    return bool(ranges) and all(int(one[0]) <= int(one[-1]) for one in ranges)
+
+
+def _socket(named: str | None) -> str:
+    """Return where the service has its admin socket, if the profile says where."""
+    if not named:
+        return ""
+    if not _PATH.fullmatch(named):
+        raise RayhostError(
+            f"listen.admin_socket: {named!r} cannot stand in a unit; expected a path of letters, "
+            "digits and ._@+/-"
+        )
+    return str(Path(ETC, named))
+
+
+def _in_container(profile: str) -> str:
+    """Return the profile with its API keys in the volume, where `rayhost key add` puts them."""
+    given = json.loads(profile)
+    given.pop("keys", None)
+    return json.dumps(given, indent=2)
 
 
 def pinned(profile: dict[str, Any]) -> str:

@@ -95,7 +95,7 @@ def test_what_systemd_cannot_listen_at_is_told(listen: dict[str, object], why: s
         settings({"listen": listen}, SMALL)
 
 
-@pytest.mark.parametrize("cpus", ["a", "1-", "0,,1", "0 1", "1\nExecStart=/bin/sh"])
+@pytest.mark.parametrize("cpus", ["a", "1-", "0,,1", "0 1", "3-1", "0,5-4", "1\nExecStart=/bin/sh"])
 def test_bad_cpus_are_told(cpus: str) -> None:
     with pytest.raises(RayhostError, match="are no CPUs"):
         settings({}, SMALL, cpus)
@@ -136,7 +136,8 @@ def test_a_cgroup_is_believed_before_meminfo(
 
 def test_examples_and_compose_are_yaml() -> None:
     yaml = importlib.import_module("yaml")
-    files = render(settings({"listen": {"port": 9000}}, SMALL))
+    profile = {"models": [{"name": "tiny"}], "listen": {"port": 9000}}
+    files = render(settings(profile, SMALL))
     compose = yaml.safe_load(files["container/compose.yaml"])
     service = compose["services"]["rayhost"]
     assert service["ports"] == ["127.0.0.1:9000:9000"]
@@ -146,6 +147,50 @@ def test_examples_and_compose_are_yaml() -> None:
     assert play["hosts"] == "all"
     for text in (cloud["write_files"][0]["content"], files["container/profile.json"]):
         profiles.parse(text.encode(), "example")
+    assert "cpuset" not in service
+    assert "rsync" in play["tasks"][0]["ansible.builtin.apt"]["name"]
+
+
+def test_container_and_cloud_init_serve_the_profile_on_its_cpus() -> None:
+    yaml = importlib.import_module("yaml")
+    given = {"models": [{"name": "mine", "source": "file:/srv/a.gguf"}], "keys": "keys.json"}
+    files = render(settings(given, SMALL, "0-1"))
+    cloud = yaml.safe_load(files["examples/cloud-init.yaml"])
+    assert json.loads(cloud["write_files"][0]["content"]) == given
+    # Its keys are in the volume: beside the profile nothing can be written.
+    assert json.loads(files["container/profile.json"]) == {"models": given["models"]}
+    compose = yaml.safe_load(files["container/compose.yaml"])
+    assert compose["services"]["rayhost"]["cpuset"] == "0-1"
+
+
+def test_a_wheelhouse_with_another_digest_is_not_installed_by_cloud_init(tmp_path: Path) -> None:
+    yaml = importlib.import_module("yaml")
+    cloud = yaml.safe_load(render(settings({}, SMALL))["examples/cloud-init.yaml"])
+    (line,) = cloud["runcmd"]
+    # `true` in place of the download; none of what follows the check may run.
+    script = f"curl() {{ true; }}; tar() {{ echo unpacked; }}; {line}"
+    ran = subprocess.run(["sh", "-c", script], check=False, capture_output=True, text=True)
+    assert ran.returncode != 0
+    assert "unpacked" not in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("named", "options"),
+    [
+        (None, ""),
+        ("admin.sock", " --socket /etc/rayhost/admin.sock"),
+        ("/var/lib/rayhost/a.sock", " --socket /var/lib/rayhost/a.sock"),
+    ],
+)
+def test_a_reload_asks_the_admin_socket_of_the_profile(named: str | None, options: str) -> None:
+    made = settings({"listen": {"admin_socket": named}}, SMALL)
+    service = unit(render(made, "systemd")["systemd/rayhost.service"])
+    assert service["ExecReload"] == [f"/opt/rayhost/current/bin/rayhost reload{options}"]
+
+
+def test_an_admin_socket_that_would_break_out_of_its_line_is_told() -> None:
+    with pytest.raises(RayhostError, match="cannot stand in a unit"):
+        settings({"listen": {"admin_socket": "a b"}}, SMALL)
 
 
 def test_the_image_copies_what_its_build_reads_and_runs_without_root() -> None:

@@ -39,7 +39,7 @@ lint: dev ## Check style, types, import contracts and shell scripts
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/shellcheck deploy/*.sh .ci/run
+	$(BIN)/shellcheck --external-sources --check-sourced deploy/*.sh .ci/run
 
 format: dev ## Rewrite the sources in the house style
 	$(BIN)/ruff check --fix

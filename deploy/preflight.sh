@@ -5,6 +5,10 @@
 # PYTHON=... names the interpreter; without it the newest usable one on PATH is taken.
 set -eu
 
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# shellcheck source=deploy/service/python.sh
+. "$here/service/python.sh"
+
 missing=''
 packages=''
 sudo='sudo '
@@ -16,36 +20,8 @@ setup: $1; to mend it: ${sudo}apt-get install -y $2"
     packages="$packages $2"
 }
 
-python=''
-version=''
-if [ -n "${PYTHON:-}" ]; then
-    set -- "${1:-}" "$PYTHON"
-else
-    set -- "${1:-}" python3.13 python3.12 python3.11 python3
-fi
-mode=$1
-shift
-for candidate in "$@"; do
-    # Running it is the test: a name on PATH may be a pyenv shim with nothing behind it.
-    found=$("$candidate" -c 'import sys
-if sys.version_info >= (3, 11): print("python%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
-    [ -n "$found" ] || continue
-    if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
-        python=$candidate
-        break
-    fi
-    version=${version:-$found}
-done
-if [ -n "$python" ]; then
-    :
-elif [ -n "${PYTHON:-}" ] && [ -z "$version" ]; then
-    lacks "PYTHON=$PYTHON is not a Python 3.11 or newer" 'python3 python3-venv'
-elif [ -n "$version" ]; then
-    lacks "$version cannot make virtual environments (no ensurepip)" "$version-venv"
-else
-    lacks "no Python 3.11 or newer (Debian 12, Ubuntu 24.04 and later have one)" \
-        'python3 python3-venv'
-fi
+mode=${1:-}
+choose_python '' || lacks "$lacking" "$packages_of_python"
 
 # Compiling a line finds a compiler without its standard library, too.
 compiler=''

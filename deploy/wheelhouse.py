@@ -1,9 +1,9 @@
 """Makes a wheelhouse: a folder from which install.sh installs rayhost without network or compiler.
 
 Usage: wheelhouse.py FOLDER, with a Python that has pip. It holds rayhost, all that it needs in the
-versions of constraints.txt, and install.sh. llama.cpp in it is compiled for the CPU of this
-machine, which built-for.json names; pip's cache spares that the next time. FOLDER is replaced as a
-whole, or not at all.
+versions of constraints.txt, and install.sh with its parts. llama.cpp in it is compiled for the CPU
+of this machine, which built-for.json names with the Python; pip's cache spares that the next time.
+FOLDER is replaced as a whole, or not at all.
 """
 
 import os
@@ -53,10 +53,11 @@ def main(folder: str) -> int:
         if made.returncode:
             return made.returncode
         shutil.copy(ROOT / "deploy" / "install.sh", wheels)
-        if ANY_CPU not in os.environ.get("CMAKE_ARGS", ""):
-            # install.sh refuses it on a CPU that lacks an instruction of this one.
-            record = ["-m", "rayhost.deploy.built_for", "write", str(wheels / "built-for.json")]
-            subprocess.run([sys.executable, *record], cwd=ROOT, check=True)
+        shutil.copytree(ROOT / "deploy" / "service", wheels / "service")
+        # install.sh refuses it with another Python, and on a CPU that lacks an instruction.
+        verb = "write-any-cpu" if ANY_CPU in os.environ.get("CMAKE_ARGS", "") else "write"
+        record = ["-m", "rayhost.deploy.built_for", verb, str(wheels / "built-for.json")]
+        subprocess.run([sys.executable, *record], cwd=ROOT, check=True)
         wheels.chmod(0o755)
         if out.exists():
             out.rename(Path(work, "old"))

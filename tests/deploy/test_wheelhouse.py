@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rayhost.deploy.built_for import load, obstacle, this_cpu
+from rayhost.deploy.built_for import here, load, obstacle
 
 WHEELHOUSE = Path(__file__).parents[2] / "deploy" / "wheelhouse.py"
 PIP = """
@@ -43,10 +43,11 @@ def test_llama_cpp_is_built_for_this_cpu_unless_the_operator_says_otherwise(
     assert environment["SOURCE_DATE_EPOCH"]
     assert environment["CMAKE_ARGS"] == f"-DGGML_NATIVE=ON {own}".strip()
     assert (tmp_path / "out" / "install.sh").exists()
-    named = tmp_path / "out" / "built-for.json"
-    assert named.exists() == ("OFF" not in own)
-    if not own:
-        assert obstacle(load(named), this_cpu()) == ""
+    parts = {path.name for path in (WHEELHOUSE.parent / "service").iterdir()}
+    assert {path.name for path in (tmp_path / "out" / "service").iterdir()} == parts
+    named = load(tmp_path / "out" / "built-for.json")
+    assert bool(named.instructions) == ("OFF" not in own)
+    assert obstacle(named, here()) == ""
 
 
 def test_a_failed_build_leaves_the_wheelhouse_of_before(tmp_path: Path) -> None:

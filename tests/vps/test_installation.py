@@ -1,4 +1,4 @@
-"""install.sh on a bare Debian: to the first answer, again without a change, and away again."""
+"""install.sh on a bare Debian: to an answer over TLS, again without a change, and away again."""
 
 import os
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import eventually
+from tests.vps import tls
 from tests.vps.box import Box
 from tests.vps.clients import Service
 from tests.vps.conftest import PROFILE, WHEELHOUSE, key_in
@@ -37,17 +38,20 @@ def files(machine: Box) -> dict[str, bytes]:
 def test_it_comes_in_one_command_stays_as_it_is_and_leaves_nothing(
     bare: Box, measured: Callable[[str], None]
 ) -> None:
+    tls.make_certificate(bare)
+    options = ("--profile", PROFILE, "--proxy", "nginx", *tls.OPTIONS)
     before = files(bare)
 
-    planned = bare.run(*INSTALL, "--dry-run", "--profile", PROFILE).stdout.splitlines()
+    planned = bare.run(*INSTALL, "--dry-run", *options).stdout.splitlines()
     assert files(bare) == before
     assert all(line.startswith("install: would ") for line in planned)
 
     began = time.monotonic()
-    done = bare.run(*INSTALL, "--profile", PROFILE).stdout
+    done = bare.run(*INSTALL, *options).stdout
     service = Service(bare, key_in(done))
-    service.answer(1)
-    measured(f"from install.sh to the end of the first answer: {time.monotonic() - began:.1f} s")
+    assert tls.answer(bare, service.key).rstrip().endswith("data: [DONE]")
+    took_s = time.monotonic() - began
+    measured(f"install.sh --proxy nginx, to the end of an answer streamed over TLS: {took_s:.1f} s")
     changes = [line for line in done.splitlines() if "API key, shown" not in line][:-1]
     assert changes == [line.replace("would ", "", 1) for line in planned]
 
@@ -66,8 +70,11 @@ def test_it_comes_in_one_command_stays_as_it_is_and_leaves_nothing(
     service.answer(1)
 
     bare.run("tar", "-C", "/", "-czf", "/root/backup.tar.gz", "etc/rayhost")
-    gone = bare.run(*INSTALL, "--uninstall").stdout
+    with service.clients(4) as tally:
+        eventually(lambda: tally.whole, "the clients")
+        gone = bare.run(*INSTALL, "--uninstall").stdout
     assert "remove the user rayhost" in gone
+    assert "rayhost" not in bare.run("ls", "/run").stdout.split()
     assert files(bare) == before
     known = ("systemctl", "list-units", "--all", "--no-legend", "rayhost*")
     # systemd forgets a unit that has no file any more when it next has nothing else to do.
@@ -75,9 +82,12 @@ def test_it_comes_in_one_command_stays_as_it_is_and_leaves_nothing(
     assert bare.run("getent", "passwd", "rayhost", check=False).returncode == 2
     assert bare.run(*INSTALL, "--uninstall").stdout == "install: nothing to change\n"
 
+    # Another machine, where the group of the service has another number.
+    bare.run("groupadd", "--system", "somebody")
     bare.run("tar", "-C", "/", "-xzf", "/root/backup.tar.gz")
     bare.run(*INSTALL)
     service.answer(1)  # with the key of before
+    assert tls.answer(bare, service.key).rstrip().endswith("data: [DONE]")
 
 
 @pytest.mark.parametrize(
@@ -89,6 +99,9 @@ def test_it_comes_in_one_command_stays_as_it_is_and_leaves_nothing(
         (("--rollback",), "no release to go back to"),
         (("--profile", "/nowhere.json"), "/nowhere.json: no such profile"),
         (("--cpus", "all"), "'all' are no CPUs"),
+        (("--cpus", "3-1"), "'3-1' are no CPUs"),
+        (("--proxy", "nginx"), "'' is no domain"),
+        (("--proxy", "nginx", "--domain", "a.org"), "no certificate /etc/letsencrypt/live/a.org/"),
     ],
 )
 def test_what_is_asked_wrongly_is_told_before_anything_is_done(

@@ -1,49 +1,22 @@
 """The installed service behind the box's nginx over TLS, and the doctor's opinion of it all."""
 
 import json
-import subprocess
 import time
 from collections.abc import Callable
 
+from tests.vps import tls
 from tests.vps.clients import Service
+from tests.vps.conftest import WHEELHOUSE
 
-CERTIFICATE, KEY = "/etc/ssl/box.pem", "/etc/ssl/box.key"
-ASK = json.dumps(
-    {
-        "model": "smollm2-135m", "stream": True, "max_tokens": 8, "temperature": 1,
-        "messages": [{"role": "user", "content": "Tell me a story."}],
-    }
-)  # fmt: skip
+INSTALL = ("sh", f"{WHEELHOUSE}/install.sh")
 
 
-def start_nginx(service: Service) -> None:
-    run = service.machine.run
-    run(
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-        "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext",
-        "subjectAltName=DNS:localhost", "-keyout", KEY, "-out", CERTIFICATE,
-    )  # fmt: skip
-    run(
-        "rayhost", "deploy", "render", "--out", "/root/proxy", "--proxy", "nginx", "--domain",
-        "localhost", "--profile", "/etc/rayhost/profile.json", "--certificate", CERTIFICATE,
-        "--certificate-key", KEY,
-    )  # fmt: skip
-    run("cp", "/root/proxy/proxy/nginx.conf", "/etc/nginx/conf.d/rayhost.conf")
-    run("nginx", "-t", "-q")
-    run("systemctl", "start", "nginx")
-
-
-def curl(service: Service, path: str, *options: str) -> "subprocess.CompletedProcess[str]":
-    return service.machine.run(
-        "curl", "-sS", "--cacert", CERTIFICATE, f"https://localhost{path}", *options, check=False
-    )
+def install(service: Service, *options: str) -> str:
+    return service.machine.run(*INSTALL, *options).stdout
 
 
 def answer(service: Service) -> str:
-    key = f"Authorization: Bearer {service.key}"
-    json_body = "Content-Type: application/json"
-    asked = curl(service, "/v1/chat/completions", "-N", "-H", key, "-H", json_body, "-d", ASK)
-    return asked.stdout + asked.stderr
+    return tls.answer(service.machine, service.key)
 
 
 def findings(service: Service, *options: str) -> list[dict[str, str]]:
@@ -55,10 +28,13 @@ def findings(service: Service, *options: str) -> list[dict[str, str]]:
 def test_it_streams_through_nginx_over_tls_also_while_it_is_restarted(
     service: Service, measured: Callable[[str], None]
 ) -> None:
-    start_nginx(service)
+    tls.make_certificate(service.machine)
+    install(service, "--proxy", "nginx", *tls.OPTIONS)
     assert answer(service).rstrip().endswith("data: [DONE]")
-    assert curl(service, "/metrics", "-o", "/dev/null", "-w", "%{http_code}").stdout == "404"
-    status = curl(service, "/health", "-o", "/dev/null", "-w", "%{http_code} %{http_version}")
+    code, version = "%{http_code}", "%{http_version}"
+    hidden = tls.curl(service.machine, "/metrics", "-o", "/dev/null", "-w", code)
+    assert hidden.stdout == "404"
+    status = tls.curl(service.machine, "/health", "-o", "/dev/null", "-w", f"{code} {version}")
     assert status.stdout == "204 2"
     began, slowest = time.monotonic(), 0.0
     for _ in range(3):
@@ -95,3 +71,40 @@ def test_the_doctor_finds_nothing_wrong_and_then_what_is(service: Service) -> No
     assert checks.keys() - theirs == {"units", "permissions", "drift"}
     assert checks["drift"] == "rayhost reload"
     assert checks["permissions"] == "chmod 0640 /etc/rayhost/keys.json"
+
+
+def test_caddy_takes_the_place_of_nginx_and_leaves_as_it_came(service: Service) -> None:
+    root = service.machine.root
+    before = (root / "etc/caddy/Caddyfile").read_text()
+    # The certificate is remembered; so is the domain.
+    install(service, "--proxy", "caddy")
+    assert not (root / "etc/nginx/conf.d/rayhost.conf").exists()
+    assert service.machine.show("nginx.service", "ActiveState") == "inactive"
+    assert answer(service).rstrip().endswith("data: [DONE]")
+    assert install(service) == "install: nothing to change\n"
+
+    # What somebody adds to it is not taken away.
+    ours = (root / "etc/caddy/Caddyfile").read_text()
+    (root / "etc/caddy/Caddyfile").write_text(f"{ours}\n# mine\n")
+    refused = service.machine.run(*INSTALL, check=False)
+    assert "/etc/caddy/Caddyfile is somebody's own" in refused.stderr
+    (root / "etc/caddy/Caddyfile").write_text(ours)
+
+    install(service, "--proxy", "")
+    assert (root / "etc/caddy/Caddyfile").read_text() == before
+    assert service.machine.show("caddy.service", "ActiveState") == "inactive"
+    assert install(service) == "install: nothing to change\n"
+
+
+def test_a_caddyfile_of_somebody_is_not_replaced(service: Service) -> None:
+    caddyfile = service.machine.root / "etc/caddy/Caddyfile"
+    before = caddyfile.read_text()
+    caddyfile.write_text(f"{before}\n# mine\n")
+    try:
+        options = ("--proxy", "caddy", *tls.OPTIONS)
+        refused = service.machine.run(*INSTALL, *options, check=False)
+        assert caddyfile.read_text() == f"{before}\n# mine\n"
+    finally:
+        caddyfile.write_text(before)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "/etc/caddy/Caddyfile is somebody's own" in refused.stderr

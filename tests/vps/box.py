@@ -120,6 +120,8 @@ def box(binds: Mapping[Path, str]) -> Iterator[Box]:
     with contextlib.ExitStack() as undo:
         work = Path(undo.enter_context(TemporaryDirectory(dir=_folder(), prefix=f"{name}.")))
         root = undo.enter_context(_overlay(root_filesystem(), work))
+        # Every Debian has it but a minimal one; Caddy looks up its own `localhost`.
+        (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
         groups = [undo.enter_context(_group(one, name)) for one in ("memory", "cpuset")]
         (groups[0] / "memory.limit_in_bytes").write_text(str(MEMORY))
         (groups[1] / "cpuset.cpus").write_text(CPU)

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rayhost.errors import ApiError
-from rayhost.front.request import Finish, GenerateRequest, Piece, Recalled, Reuse, Run, Terms
+from rayhost.front.request import (
+    Finish,
+    GenerateRequest,
+    Piece,
+    Question,
+    Recalled,
+    Reuse,
+    Run,
+    Terms,
+)
 from rayhost.http import sse
 from rayhost.http.envelope import envelope
 
@@ -33,6 +42,14 @@ class Ask:
     def request(self) -> GenerateRequest:
         """The first choice, whose id is the whole answer's."""
         return self.requests[0]
+
+
+class Asked(NamedTuple):
+    """A validated body of a question to a model's text thread; no model's name: the only one's."""
+
+    model: str
+    question: Question
+    ignored: tuple[str, ...]
 
 
 class Outcome(NamedTuple):

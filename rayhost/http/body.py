@@ -1,8 +1,8 @@
 """JSON bytes to a typed struct, each failure a 400 that names the parameter at fault.
 
-Invariant: null means absent, and nothing the client sent is dropped in silence: a parameter is in
-the struct, refused as unsupported, or returned as ignored. Called by every endpoint that takes a
-body; `read_json` is for JSON in a string of it.
+Invariant: null means absent, and nothing the client sent is dropped in silence, at any depth: a
+name is in a struct, refused as unsupported, or returned as ignored. Called by every endpoint that
+takes a body; `read_json` is for JSON in a string of it.
 """
 
 import re
@@ -13,6 +13,7 @@ import msgspec
 
 from rayhost.errors import InvalidRequest
 from rayhost.http.json import encode
+from rayhost.http.known_names import settle
 
 # A parameter that cannot be honoured, and the values of it that ask for nothing.
 Unsupported = Mapping[str, tuple[object, ...]]
@@ -33,7 +34,7 @@ _MISSING = "Object missing required field `"
 def parse_body(
     raw: bytes, schema: type[Body], unsupported: Unsupported, any_size: str = ""
 ) -> tuple[Body, tuple[str, ...]]:
-    """Return the body as a `schema`, and the names of the parameters nobody here knows.
+    """Return the body as a `schema`, and the paths of the names that nobody here knows.
 
     Of a name that comes twice the last value counts, as everywhere. Whole numbers fit into 64 bits,
     but for those in the parameter `any_size`. Raises InvalidRequest.
@@ -42,11 +43,12 @@ def parse_body(
     for name, harmless in unsupported.items():
         if name in given:
             refuse_unsupported(given.pop(name), name, harmless)
+    ignored = settle(given, schema)
     try:
         body = msgspec.convert(given, schema)
     except msgspec.ValidationError as error:
         raise _wrong_shape(str(error)) from None
-    return body, tuple(name for name in given if name not in schema.__struct_fields__)
+    return body, ignored
 
 
 def refuse_unsupported(value: object, param: str, harmless: tuple[object, ...] = ()) -> None:
@@ -98,7 +100,7 @@ def _decode_object(raw: bytes, any_size: str) -> dict[str, Any]:
                     "2^64 - 1",
                     param=place,
                 )
-    return {name: value for name, value in given.items() if value is not None}
+    return given
 
 
 def _bounded(raw: bytes) -> Any:

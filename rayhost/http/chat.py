@@ -22,6 +22,7 @@ from rayhost.http.schema import (
 from rayhost.http.template_options import template_options
 from rayhost.http.tool_choice import (
     ToolCallSpec,
+    ToolChoice,
     ToolSpec,
     calls_of,
     check_answered,
@@ -79,7 +80,7 @@ class ChatBody(ConstrainedBody, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     continue_final_message: bool = False
     tools: tuple[ToolSpec, ...] = ()
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -120,9 +121,10 @@ def prompt_of(body: ChatBody) -> ChatPrompt:
         _for_template(message, f"messages[{i}]") for i, message in enumerate(body.messages)
     )
     check_answered(messages)
+    choice = msgspec.to_builtins(body.tool_choice)
     return ChatPrompt(
         messages,
-        tools=tools_of(functions_of(body.tools), body.tool_choice, body.parallel_tool_calls),
+        tools=tools_of(functions_of(body.tools), choice, body.parallel_tool_calls),
         continue_final=_continues(body),
         options=template_options(body.chat_template_kwargs or {}),
     )

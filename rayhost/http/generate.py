@@ -26,7 +26,7 @@ GRAMMAR_CODES = frozenset(
     {"invalid_json_schema", "invalid_grammar", "invalid_regex", "grammar_too_complex"}
 )
 _MAX_IGNORED = 16
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 _REPLAY_BYTES = 64 << 10  # of a stream that is known already, sent at once
 
 

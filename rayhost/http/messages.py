@@ -6,7 +6,7 @@ import msgspec
 
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import ChatPrompt, GenerateRequest
-from rayhost.http.answer import Ask, Caller
+from rayhost.http.answer import Ask, Asked, Caller
 from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.constrained import ResponseFormat, of_format
 from rayhost.http.messages_input import Text, Turn, conversation
@@ -123,13 +123,14 @@ def parse(raw: bytes, caller: Caller) -> Ask:
     )
 
 
-def parse_count(raw: bytes) -> tuple[str, Prepare]:
-    """Return the model, and the prompt whose tokens are to be counted. Raises InvalidRequest."""
-    body, _ = _body(raw, CountBody)
+def parse_count(raw: bytes) -> Asked:
+    """Return the prompt whose tokens are to be counted. Raises InvalidRequest."""
+    body, ignored = _body(raw, CountBody)
     prompt = prompt_of(body)
-    return body.model, Prepare(
+    question = Prepare(
         prompt.messages, None, tools=prompt.tools, continue_final=prompt.continue_final
     )
+    return Asked(body.model, question, (*ignored, *_without_effect(body)))
 
 
 Body = TypeVar("Body", bound=CountBody)
@@ -147,6 +148,7 @@ def _body(raw: bytes, schema: type[Body]) -> tuple[Body, tuple[str, ...]]:
 def _without_effect(body: CountBody) -> tuple[str, ...]:
     """Return the names of parameters that are known, and without effect here."""
     given = {
+        "stream_options.include_usage": body.include_usage,  # each stream tells it anyway
         "output_config.effort": body.output_config.effort,
         # The model is free to think, and has no way to.
         "thinking": body.thinking and body.thinking.type == "adaptive",

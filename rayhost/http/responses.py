@@ -23,7 +23,7 @@ from rayhost.http.schema import (
     stops_of,
     unused,
 )
-from rayhost.http.tool_choice import FunctionSpec, tools_of
+from rayhost.http.tool_choice import FunctionSpec, ToolChoice, tools_of
 from rayhost.ipc.messages import Constraint, Tools
 
 _FORMAT = "text.format"
@@ -84,7 +84,7 @@ class ResponsesBody(StoppedBody, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     text: TextOptions = TextOptions()
     tools: tuple[FunctionTool, ...] = ()
-    tool_choice: str | dict[str, Any] = "auto"
+    tool_choice: str | ToolChoice = "auto"
     parallel_tool_calls: bool = True
     include: tuple[str, ...] = ()
     top_logprobs: int | None = None
@@ -139,7 +139,8 @@ def _tools(body: ResponsesBody) -> Tools | None:
         if tool.name is None:
             raise missing(f"tools[{i}].name")
         functions.append(FunctionSpec(tool.name, tool.description, tool.parameters, tool.strict))
-    return tools_of(functions, body.tool_choice, body.parallel_tool_calls, path="tools[{}]")
+    choice = msgspec.to_builtins(body.tool_choice)
+    return tools_of(functions, choice, body.parallel_tool_calls, path="tools[{}]")
 
 
 def _constraint(given: Format | None) -> Constraint | None:
@@ -165,6 +166,8 @@ def _logprobs(body: ResponsesBody) -> int | None:
 def _without_effect(body: ResponsesBody) -> list[str]:
     """Return the names of parameters that are known, and without effect here."""
     names = list(unused(body))
+    if body.include_usage:  # each stream tells it anyway
+        names.append("stream_options.include_usage")
     if body.store:
         names.append("store")
     if body.text.verbosity is not None:
@@ -185,7 +188,7 @@ def _echo(body: ResponsesBody) -> dict[str, Any]:
         "store": False,
         "temperature": body.temperature,
         "text": {"format": _given(text)},
-        "tool_choice": body.tool_choice,
+        "tool_choice": msgspec.to_builtins(body.tool_choice),
         "tools": [_given(tool) for tool in body.tools],
         "top_logprobs": body.top_logprobs or 0,
         "top_p": body.top_p,

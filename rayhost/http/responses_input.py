@@ -23,6 +23,9 @@ class Part(msgspec.Struct, frozen=True):
     type: str
     text: str | None = None
     refusal: str | None = None
+    # What an answer of ours says of its text: nothing that a model is told.
+    annotations: Any = None
+    logprobs: Any = None
 
 
 Content = str | tuple[Part, ...] | None
@@ -38,6 +41,9 @@ class Item(msgspec.Struct, frozen=True):
     name: str | None = None
     arguments: str | None = None
     output: Content = None
+    # What an answer of ours says of an item: nothing that a model is told.
+    id: Any = None
+    status: Any = None
 
 
 Input = str | tuple[Item, ...]

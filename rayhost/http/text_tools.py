@@ -14,16 +14,18 @@ from starlette.types import Receive, Scope, Send
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import Front, Question, Reading
 from rayhost.http import chat, messages
+from rayhost.http.answer import Asked
 from rayhost.http.body import missing, parse_body
 from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import exchange_of
-from rayhost.http.json import json_response
+from rayhost.http.generate import ignored_header, send_whole
+from rayhost.http.json import encode
 from rayhost.http.schema import INT32_MAX, shown
 from rayhost.ipc.messages import Convert, Converted, pack_tokens, unpack_tokens
 
 MAX_TOKENS = 1 << 17  # of a list that is to become text: 0.2 to 0.5 s of the text thread
 
-Parse = Callable[[bytes], tuple[str, Question]]  # whom to ask, empty for the only model, and what
+Parse = Callable[[bytes], Asked]
 Shape = Callable[[Question, Reading], dict[str, Any]]
 
 
@@ -95,11 +97,12 @@ class TextTool:
         """Answer one request. Raises ApiError and ClientGone for `Edge` to deal with."""
         terms = exchange_of(scope).visit.terms
         raw = await self._bodies.read(scope, receive)
-        model, question = self._parse(raw)
+        asked = self._parse(raw)
 
         async def answer() -> None:
-            reading = await self._front.ask(model or self._only(), question, terms)
-            await json_response(self._shape(question, reading))(scope, receive, send)
+            reading = await self._front.ask(asked.model or self._only(), asked.question, terms)
+            reply = encode(self._shape(asked.question, reading))
+            await send_whole(reply, ignored_header(asked.ignored), send)
 
         await while_connected(receive, answer())
 
@@ -129,19 +132,20 @@ def routes(front: Front, bodies: Bodies) -> list[Route]:
     ]
 
 
-def parse_tokenize(raw: bytes) -> tuple[str, Question]:
+def parse_tokenize(raw: bytes) -> Asked:
     """Return what a body of `/tokenize` asks. Raises InvalidRequest."""
-    body, _ = parse_body(raw, TokenizeBody, {})
+    body, ignored = parse_body(raw, TokenizeBody, {})
     text = body.prompt if body.content is None else body.content
     if text is None:
         raise missing("content")
-    return body.model, Convert(
+    question = Convert(
         "tokens",
         text=text,
         add_special=body.add_special,
         parse_special=body.parse_special,
         pieces=body.with_pieces,
     )
+    return Asked(body.model, question, ignored)
 
 
 def tokens(question: Question, reading: Reading) -> dict[str, Any]:
@@ -154,9 +158,9 @@ def tokens(question: Question, reading: Reading) -> dict[str, Any]:
     return {"tokens": [{"id": token, "piece": _spelled(piece)} for token, piece in pairs]}
 
 
-def parse_detokenize(raw: bytes) -> tuple[str, Question]:
+def parse_detokenize(raw: bytes) -> Asked:
     """Return what a body of `/detokenize` asks. Raises InvalidRequest."""
-    body, _ = parse_body(raw, DetokenizeBody, {})
+    body, ignored = parse_body(raw, DetokenizeBody, {})
     if len(body.tokens) > MAX_TOKENS:
         raise InvalidRequest(
             f"tokens: at most {MAX_TOKENS} are allowed, not {len(body.tokens)}", param="tokens"
@@ -167,7 +171,7 @@ def parse_detokenize(raw: bytes) -> tuple[str, Question]:
                 f"tokens[{i}]: a token id is between 0 and {INT32_MAX}, not {shown(token)}",
                 param=f"tokens[{i}]",
             )
-    return body.model, Convert("text", tokens=pack_tokens(body.tokens))
+    return Asked(body.model, Convert("text", tokens=pack_tokens(body.tokens)), ignored)
 
 
 def content(_question: Question, reading: Reading) -> dict[str, Any]:
@@ -175,17 +179,18 @@ def content(_question: Question, reading: Reading) -> dict[str, Any]:
     return {"content": _converted(reading).text}
 
 
-def parse_template(raw: bytes) -> tuple[str, Question]:
+def parse_template(raw: bytes) -> Asked:
     """Return what a body of `/apply-template` asks. Raises InvalidRequest."""
-    body, _ = parse_body(raw, TemplateBody, {})
+    body, ignored = parse_body(raw, TemplateBody, {})
     prompt = chat.prompt_of(body)
-    return body.model, Convert(
+    question = Convert(
         "prompt",
         messages=prompt.messages,
         tools=prompt.tools,
         continue_final=prompt.continue_final,
         options=prompt.options,
     )
+    return Asked(body.model, question, ignored)
 
 
 def prompt(_question: Question, reading: Reading) -> dict[str, Any]:

@@ -55,6 +55,38 @@ class ToolCallSpec(msgspec.Struct, frozen=True):
     function: CalledFunction | None = None
 
 
+class ChosenFunction(msgspec.Struct, frozen=True):
+    """The function that a choice names, in Chat's form."""
+
+    name: str
+
+
+class ChosenTool(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A tool that a choice names, in Chat's form or in that of Responses."""
+
+    type: str | None = None
+    name: str | None = None
+    function: ChosenFunction | None = None
+
+
+class AllowedTools(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which tools may be called, and whether one must be."""
+
+    mode: str | None = None
+    tools: tuple[ChosenTool, ...] | None = None
+
+
+class ToolChoice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A `tool_choice` that is no word: a function, or `allowed_tools` in either form."""
+
+    type: str | None = None
+    name: str | None = None
+    function: ChosenFunction | None = None
+    allowed_tools: AllowedTools | None = None
+    mode: str | None = None
+    tools: tuple[ChosenTool, ...] | None = None
+
+
 def functions_of(tools: Sequence[ToolSpec], where: str = "tools") -> list[FunctionSpec]:
     """Return the functions of `tools`. Raises InvalidRequest for a tool of another type."""
     functions = []
@@ -78,7 +110,8 @@ def tools_of(
 ) -> Tools | None:
     """Return what a run is to be offered; None where that is nothing.
 
-    `choice` is a `tool_choice` as sent, None for none; `path` says where the i-th function is.
+    `choice` is a `tool_choice` as JSON has it, None for none; `path` says where the i-th function
+    is.
     Raises InvalidRequest.
     """
     if not functions:
@@ -220,7 +253,7 @@ def _allowed(given: object, where: str) -> tuple[Mode, list[tuple[str, str]]]:
     mode, tools = fields.get("mode"), fields.get("tools")
     if mode not in ("auto", "required"):
         raise _wrong(f"{where}.mode", "must be 'auto' or 'required'")
-    if not isinstance(tools, list) or not tools:
+    if not isinstance(tools, list | tuple) or not tools:
         raise _wrong(f"{where}.tools", "must be a list of at least one tool")
     names = [_name(tool, f"{where}.tools[{i}]") for i, tool in enumerate(tools)]
     return ("required" if mode == "required" else "auto"), names

@@ -153,7 +153,7 @@ async def test_our_own_calls_can_be_sent_back(app: ASGIApp, front: FakeFront) ->
 
 def test_what_is_counted_is_what_would_be_run() -> None:
     raw = json.dumps({"model": "small", "messages": [HELLO], "tools": [TOOL]}).encode()
-    model, question = parse_count(raw)
+    model, question, _ = parse_count(raw)
     made = prompt(HELLO, tools=[TOOL])
     assert model == "small"
     assert (question.messages, question.tools) == (made.messages, made.tools)

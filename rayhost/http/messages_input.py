@@ -37,6 +37,7 @@ class ContentBlock(msgspec.Struct, frozen=True):
     input: dict[str, Any] | None = None
     tool_use_id: str | None = None
     content: Text = None
+    is_error: bool = False
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -119,6 +120,8 @@ def _result(block: ContentBlock, made: set[str], where: str) -> dict[str, Any]:
             param=f"{where}.tool_use_id",
         )
     text = text_of(block.content, f"{where}.content")
+    if block.is_error:  # no template has a field for it
+        text = f"Error: {text}" if text else "Error"
     return {"role": "tool", "tool_call_id": block.tool_use_id, "content": text}
 
 

@@ -151,6 +151,22 @@ async def test_our_own_calls_can_be_sent_back(app: ASGIApp, front: FakeFront) ->
     assert str(number) in sent.messages[1]["tool_calls"][0]["function"]["arguments"]
 
 
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ({"content": "no such city", "is_error": True}, "Error: no such city"),
+        ({"content": [text("no"), text("net")], "is_error": True}, "Error: no\nnet"),
+        ({"content": None, "is_error": True}, "Error"),
+        ({"content": "sun", "is_error": False}, "sun"),
+        ({"content": "sun", "is_error": None}, "sun"),
+    ],
+)
+def test_a_result_that_is_an_error_says_so(result: Any, told: str) -> None:
+    turn = {"role": "user", "content": [{**RESULT, **result}]}
+    made = prompt(HELLO, {"role": "assistant", "content": [USE]}, turn)
+    assert made.messages[-1]["content"] == told
+
+
 def test_what_is_counted_is_what_would_be_run() -> None:
     raw = json.dumps({"model": "small", "messages": [HELLO], "tools": [TOOL]}).encode()
     model, question, _ = parse_count(raw)

@@ -3,6 +3,7 @@
 Pure: pieces and counts in, bytes out. One `Answer` per HTTP request, however many choices it has.
 """
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from rayhost.errors import ApiError
 from rayhost.front.request import (
+    ChatPrompt,
     Finish,
     GenerateRequest,
     Piece,
@@ -43,6 +45,13 @@ class Ask:
         """The first choice, whose id is the whole answer's."""
         return self.requests[0]
 
+    @property
+    def calls_only(self) -> bool:
+        """Whether the answer is to be calls of tools and nothing else."""
+        prompt = self.request.prompt
+        tools = prompt.tools if isinstance(prompt, ChatPrompt) else None
+        return tools is not None and tools.choice == "required"
+
 
 class Asked(NamedTuple):
     """A validated body of a question to a model's text thread; no model's name: the only one's."""
@@ -57,6 +66,14 @@ class Outcome(NamedTuple):
 
     piece: Piece
     finish: Finish
+
+
+def own_id(request_id: str) -> str:
+    """Return what the ids of an answer and of its calls are made of, different each time.
+
+    A request's id is its client's to choose, and may come twice; calls are told apart by theirs.
+    """
+    return f"{request_id}-{secrets.token_hex(6)}"
 
 
 class Answer(ABC):

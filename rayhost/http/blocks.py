@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rayhost.front.request import Finish, Piece, Recalled, Run
-from rayhost.http.answer import Answer, Outcome
+from rayhost.http.answer import Answer, Ask, Outcome
 from rayhost.http.json import encode
 from rayhost.http.tool_calls import CallBegin, CallDelta, ContentDelta, Event, ToolStream
 from rayhost.ipc.messages import TokenLogprob
@@ -36,9 +36,9 @@ class Block:
 class BlocksAnswer(Answer):
     """A reply of blocks. A model that says nothing at all says an empty text."""
 
-    def __init__(self, run: Run | Recalled) -> None:
+    def __init__(self, ask: Ask, run: Run | Recalled) -> None:
         self._model = run.model
-        self._parser = ToolStream(run.tool_syntax)
+        self._parser = ToolStream(run.tool_syntax, required=ask.calls_only)
         self._blocks: list[Block] = []
         self._open: Block | None = None
         self._untold: list[TokenLogprob] = []  # of tokens whose text has not come yet

@@ -32,9 +32,9 @@ class ChatAnswer(ChoicesAnswer):
 
     def __init__(self, ask: Ask, run: Run | Recalled) -> None:
         super().__init__(ask, run)
-        self._ids = [request.id for request in ask.requests]
         self._syntax = run.tool_syntax
-        self._streams = [ToolStream(self._syntax) for _ in self._ids] if self._syntax else []
+        self._required = ask.calls_only
+        self._streams = [self._stream() for _ in ask.requests] if self._syntax else []
         self._called: set[int] = set()  # the choices with a call
         self._untold: dict[int, Logprobs] = {}  # of tokens whose text has not come yet
 
@@ -90,7 +90,7 @@ class ChatAnswer(ChoicesAnswer):
         return _choice(index, {"delta": {}}, finish_reason)
 
     def _whole(self, index: int, piece: Piece, finish_reason: str) -> dict[str, Any]:
-        stream = ToolStream(self._syntax)
+        stream = self._stream()
         content, calls = collected([*stream.push(piece.text), *stream.close()])
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if calls:
@@ -101,9 +101,12 @@ class ChatAnswer(ChoicesAnswer):
         told = piece.logprobs if self._logprobs else None
         return _choice(index, {"message": message}, reason, told)
 
+    def _stream(self) -> ToolStream:
+        return ToolStream(self._syntax, required=self._required)
+
     def _call(self, index: int, call: int, name: str, arguments: str) -> dict[str, Any]:
         return {
-            "id": f"call_{self._ids[index]}_{call}",
+            "id": f"call_{self._own_id}_{index}_{call}",
             "type": "function",
             "function": {"name": name, "arguments": arguments},
         }

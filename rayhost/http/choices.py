@@ -13,7 +13,7 @@ import msgspec
 from rayhost.clock import unix_seconds
 from rayhost.front.request import Finish, GenerateRequest, Piece, Recalled, Run
 from rayhost.http import sse
-from rayhost.http.answer import Answer, Ask, Outcome, usage_of
+from rayhost.http.answer import Answer, Ask, Outcome, own_id, usage_of
 from rayhost.http.json import encode
 
 _MARK = "\0"
@@ -45,7 +45,8 @@ class ChoicesAnswer(Answer):
     chunk_object: ClassVar[str]
 
     def __init__(self, ask: Ask, run: Run | Recalled) -> None:
-        self._id = f"{self.id_prefix}-{ask.request.id}"
+        self._own_id = own_id(ask.request.id)
+        self._id = f"{self.id_prefix}-{self._own_id}"
         self._created = int(unix_seconds())
         self._model = run.model
         self._fingerprint = run.fingerprint

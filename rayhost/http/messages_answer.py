@@ -9,7 +9,7 @@ import orjson
 from rayhost.errors import ApiError
 from rayhost.front.request import Finish, Recalled, Run
 from rayhost.http import sse
-from rayhost.http.answer import Ask
+from rayhost.http.answer import Ask, own_id
 from rayhost.http.blocks import Block, BlocksAnswer
 from rayhost.http.messages_errors import messages_envelope
 from rayhost.ipc.messages import TokenLogprob
@@ -23,8 +23,9 @@ class MessagesAnswer(BlocksAnswer):
     """Content blocks of a `message`: `text` and `tool_use`."""
 
     def __init__(self, ask: Ask, run: Run | Recalled) -> None:
-        super().__init__(run)
+        super().__init__(ask, run)
         self._request_id = ask.request.id
+        self._own_id = own_id(ask.request.id)
         self._max_tokens = ask.request.max_tokens
         self._prompt_tokens = (
             run.finish.prompt_tokens if isinstance(run, Recalled) else run.prompt_tokens
@@ -72,7 +73,7 @@ class MessagesAnswer(BlocksAnswer):
 
     def _message(self) -> dict[str, Any]:
         return {
-            "id": f"msg_{self._request_id}",
+            "id": f"msg_{self._own_id}",
             "type": "message",
             "role": "assistant",
             "model": self._model,
@@ -82,7 +83,7 @@ class MessagesAnswer(BlocksAnswer):
     def _content(self, block: Block, given: object) -> dict[str, Any]:
         if block.name is None:
             return {"type": "text", "text": block.text}
-        call_id = f"toolu_{self._request_id}_{block.call}"
+        call_id = f"toolu_{self._own_id}_{block.call}"
         return {"type": "tool_use", "id": call_id, "name": block.name, "input": given}
 
     def _stop(self, finish: Finish) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rayhost.clock import unix_seconds
 from rayhost.errors import ApiError
 from rayhost.front.request import Finish, Recalled, Run
 from rayhost.http import sse
-from rayhost.http.answer import Ask, usage_of
+from rayhost.http.answer import Ask, own_id, usage_of
 from rayhost.http.blocks import Block, BlocksAnswer
 from rayhost.http.envelope import envelope
 from rayhost.ipc.messages import TokenLogprob
@@ -26,8 +26,8 @@ class ResponsesAnswer(BlocksAnswer):
     """Items of a `response`: messages and function calls."""
 
     def __init__(self, ask: Ask, run: Run | Recalled) -> None:
-        super().__init__(run)
-        self._request_id = ask.request.id
+        super().__init__(ask, run)
+        self._own_id = own_id(ask.request.id)
         self._echo: Mapping[str, Any] = ask.echo
         self._created = int(unix_seconds())
         self._number = 0
@@ -117,13 +117,13 @@ class ResponsesAnswer(BlocksAnswer):
         return place if block.name is not None else {**place, "content_index": 0}
 
     def _item_id(self, block: Block) -> str:
-        return f"{'msg' if block.name is None else 'fc'}_{self._request_id}_{block.index}"
+        return f"{'msg' if block.name is None else 'fc'}_{self._own_id}_{block.index}"
 
     def _item(self, block: Block, status: Status) -> dict[str, Any]:
         head = {"id": self._item_id(block), "status": status}
         if block.name is None:
             return {**head, "type": "message", "role": "assistant", "content": [_part(block)]}
-        call_id = f"call_{self._request_id}_{block.call}"
+        call_id = f"call_{self._own_id}_{block.call}"
         return {
             **head,
             "type": "function_call",
@@ -134,7 +134,7 @@ class ResponsesAnswer(BlocksAnswer):
 
     def _response(self, status: Status) -> dict[str, Any]:
         return {
-            "id": f"resp_{self._request_id}",
+            "id": f"resp_{self._own_id}",
             "object": "response",
             "created_at": self._created,
             "status": status,

@@ -1,8 +1,8 @@
 """Calls of tools in the text of an answer: found while it comes, whatever pieces it comes in.
 
 Invariant: any split of a text gives the same events, and what is no call after all is content,
-to the last character; what is dropped is the frame of a call, the white space around it, and what
-was begun of a frame behind a call when the answer ended. Pure; each `Answer` of a request with
+to the last character; what is dropped is the frame of a call, the white space around it, and where
+the answer ended in what could only become a call, that. Pure; each `Answer` of a request with
 tools has one `ToolStream` for each choice.
 
 The syntaxes (`Prepared.tool_syntax`), of which models also write variants that are taken here:
@@ -85,9 +85,14 @@ _SPACE = re.compile(r"\s*")
 class ToolStream:
     """The events of one answer. With the syntax "" everything is content."""
 
-    def __init__(self, syntax: str) -> None:
-        """`syntax` is one of the above. Raises KeyError for another."""
+    def __init__(self, syntax: str, *, required: bool = False) -> None:
+        """`syntax` is one of the above; `required`: there is nothing but calls, once it is whole.
+
+        Raises KeyError for another syntax.
+        """
         self._frame = _FRAMES[syntax]
+        self._required = required
+        self._framed = False  # the object to come is behind a frame, so it is a call's
         self._calls = 0
         self._text = ""  # what no event told of yet
         self._at = 0  # how much of it is a frame, which may turn out to be none
@@ -110,9 +115,14 @@ class ToolStream:
     def close(self) -> list[Event]:
         """Return the rest: the answer is over."""
         rest, self._text = self._text, ""
-        # Behind a call nothing is held back but white space and what was begun of the next.
-        called = self._after_call or self._state in (self._arguments, self._tail, self._next)
-        return [] if called or not rest else [ContentDelta(rest)]
+        # Behind a call nothing is held back but white space and what was begun of the next. An
+        # object without a frame is as likely an answer in JSON.
+        called = (
+            self._after_call
+            or self._state in (self._arguments, self._tail, self._next, self._opened)
+            or (self._state == self._item and self._framed)
+        )
+        return [] if called or self._required or not rest else [ContentDelta(rest)]
 
     @property
     def in_arguments(self) -> bool:
@@ -150,6 +160,7 @@ class ToolStream:
             return False
         self._listed = self._text[at] == "["
         if self._listed or self._text[at] == "{":
+            self._framed = True
             self._expect(self._item, at + self._listed)
             return True
         return self._no_call(at)
@@ -233,7 +244,7 @@ class ToolStream:
 
     def _no_call(self, at: int) -> bool:
         """What was taken for a frame is content, up to `at`, where to look again."""
-        self._listed = False
+        self._listed = self._framed = False
         self._expect(self._content, 0)
         return self._tell(at or 1)
 

@@ -150,7 +150,7 @@ def test_a_call_of_a_tool_is_a_block(client: anthropic.Anthropic, front: FakeFro
     assert text.text == "I look."
     assert isinstance(call, ToolUseBlock)
     assert (call.name, call.input) == ("weather", {"city": "Rome"})
-    assert call.id == f"toolu_{front.request.id}_0"
+    assert call.id == reply.id.replace("msg", "toolu") + "_0"
     assert reply.stop_reason == "tool_use"
     prompt = front.request.prompt
     assert isinstance(prompt, ChatPrompt)

@@ -151,7 +151,10 @@ def test_calls_of_tools_are_items(client: openai.OpenAI, front: FakeFront) -> No
     assert isinstance(text, ResponseOutputMessage)
     assert isinstance(call, ResponseFunctionToolCall)
     assert (call.name, call.arguments) == ("weather", '{"city": "Rome"}')
-    assert (call.call_id, call.status) == (f"call_{front.request.id}_0", "completed")
+    assert (call.call_id, call.status) == (
+        last.response.id.replace("resp", "call") + "_0",
+        "completed",
+    )
     assert last.response.output_text == "I look."
     prompt = front.request.prompt
     assert isinstance(prompt, ChatPrompt)
@@ -175,7 +178,7 @@ def test_an_answer_sent_back_with_what_came_of_its_call_is_valid(
         *(item.model_dump() for item in reply.output),
         {
             "type": "function_call_output",
-            "call_id": f"call_{front.request.id}_0",
+            "call_id": reply.id.replace("resp", "call") + "_0",
             "output": "sunny",
         },
     ]

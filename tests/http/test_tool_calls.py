@@ -123,8 +123,6 @@ GARBAGE = [
     '<tool_call>{"name": 7, "arguments": {}}</tool_call>',
     '<tool_call>{"name": "f", "arguments": 7}</tool_call>',
     '<tool_call>{"name": "f"}</tool_call>',
-    "<tool_call>",
-    '<tool_call>\n{"name": "get',
     "[TOOL_CALLS]get_weather{}",
     "[TOOL_CALLS][]",
     '[TOOL_CALLS]["a", {"name": "f"}]',
@@ -179,9 +177,31 @@ def test_what_was_begun_of_a_frame_behind_a_call_is_dropped(syntax: str) -> None
         assert events(syntax, text[:end]) == events(syntax, [*text[:end]])
 
 
-def test_what_was_begun_of_the_first_frame_is_content() -> None:
-    begun = '<tool_call>\n{"name":'
-    assert split_calls(begun, "hermes") == (begun, [])
+@pytest.mark.parametrize(
+    ("syntax", "begun"),
+    [
+        ("hermes", "<tool_call>"),
+        ("hermes", "<tool_call>\n"),
+        ("hermes", '<tool_call>\n{"name":'),
+        ("mistral", "[TOOL_CALLS]"),
+        ("mistral", '[TOOL_CALLS][{"na'),
+        ("llama", '<|python_tag|>{"na'),
+    ],
+)
+def test_a_frame_that_the_answer_ended_in_is_no_content(syntax: str, begun: str) -> None:
+    assert split_calls(begun, syntax) == ("", [])
+    assert split_calls(f"So: {begun}", syntax) == ("So:", [])
+    assert events(syntax, begun) == events(syntax, [begun])
+
+
+@pytest.mark.parametrize(
+    ("syntax", "begun"),
+    [("hermes", "<tool_c"), ("mistral", "[TOOL"), ("llama", '{"name": "B'), ("llama", "<|py")],
+)
+def test_half_a_frame_is_content_unless_calls_are_all_there_may_be(syntax: str, begun: str) -> None:
+    assert split_calls(begun, syntax) == (begun, [])
+    stream = ToolStream(syntax, required=True)
+    assert stream.push(begun) + stream.close() == []
 
 
 def test_a_stream_knows_whether_it_is_in_arguments() -> None:

@@ -1,5 +1,6 @@
 """Tools over HTTP: what is asked of the front, and calls in answers, whole and streamed."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ FUNCTION = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
 TOOL = {"type": "function", "function": FUNCTION}
+FLAT = {"type": "function", **FUNCTION}  # of Responses
+OF_MESSAGES = {"name": "get_weather", "input_schema": FUNCTION["parameters"]}
 MADE = {
     "id": "call_1",
     "type": "function",
@@ -135,19 +138,44 @@ async def test_calls_in_a_whole_answer(app: ASGIApp, front: FakeFront, syntax: s
     reply = await call(app, "POST", CHAT, json_body=chat_body(tools=[TOOL]))
     (choice,) = reply.json["choices"]
     assert choice["finish_reason"] == "tool_calls"
+    own_id = reply.json["id"].removeprefix("chatcmpl-")
     assert choice["message"] == {
         "role": "assistant",
         "content": None,
         "refusal": None,
         "tool_calls": [
             {
-                "id": f"call_{front.request.id}_{i}",
+                "id": f"call_{own_id}_0_{i}",
                 "type": "function",
                 "function": {"name": one.name, "arguments": one.arguments},
             }
             for i, one in enumerate((PARIS, ROME))
         ],
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "prefix"),
+    [
+        (CHAT, chat_body(tools=[TOOL], n=2), "call_trace-1-"),
+        ("/v1/responses", {"model": "small", "input": "hi", "tools": [FLAT]}, "call_trace-1-"),
+        ("/v1/messages", chat_body(max_tokens=9, tools=[OF_MESSAGES]), "toolu_trace-1-"),
+    ],
+)
+async def test_calls_are_told_apart_though_their_requests_have_one_id(
+    app: ASGIApp, front: FakeFront, path: str, body: dict[str, Any], prefix: str
+) -> None:
+    spoken(front, "hermes", written("hermes", PARIS, ROME))
+    headers = [("x-request-id", "trace-1")]
+    replies = [await call(app, "POST", path, json_body=body, headers=headers) for _ in range(2)]
+    assert replies[0].json["id"] != replies[1].json["id"]
+    ids = [
+        one
+        for reply in replies
+        for one in re.findall(r'"((?:call|toolu)_trace[^"]*)', reply.body.decode())
+    ]
+    assert len(ids) == len(set(ids)) == 4 * body.get("n", 1)
+    assert all(one.startswith(prefix) for one in ids)
 
 
 async def test_text_without_a_call_is_an_answer(app: ASGIApp, front: FakeFront) -> None:
@@ -199,6 +227,34 @@ async def test_a_call_that_was_cut_off_ends_with_length(app: ASGIApp, front: Fak
     assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"city": "P'
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, chat_body(tools=[TOOL], tool_choice="required")),
+        (
+            CHAT,
+            chat_body(
+                tools=[TOOL], tool_choice={"type": "function", "function": {"name": "get_weather"}}
+            ),
+        ),
+        (
+            "/v1/responses",
+            {"model": "small", "input": "hi", "tools": [FLAT], "tool_choice": "required"},
+        ),
+        ("/v1/messages", chat_body(max_tokens=9, tools=[OF_MESSAGES], tool_choice={"type": "any"})),
+    ],
+)
+async def test_nothing_of_a_call_that_had_to_come_is_text(
+    app: ASGIApp, front: FakeFront, path: str, body: dict[str, Any], streamed: bool
+) -> None:
+    spoken(front, "hermes", "<tool_c")
+    front.ending = Finish("length", 7, 3)
+    reply = await call(app, "POST", path, json_body={**body, "stream": streamed})
+    assert reply.status == 200
+    assert b"<tool" not in reply.body
+
+
 def deltas(reply: Reply) -> list[dict[str, Any]]:
     *chunks, done = reply.events
     assert done == "[DONE]"
@@ -211,11 +267,12 @@ async def test_calls_are_streamed_as_deltas(app: ASGIApp, front: FakeFront) -> N
     first, text, begun, *rest, last = deltas(reply)
     assert first == {"role": "assistant", "content": None, "refusal": None}
     assert text == {"content": "I look."}
+    own_id = reply.events[0]["id"].removeprefix("chatcmpl-")
     assert begun == {
         "tool_calls": [
             {
                 "index": 0,
-                "id": f"call_{front.request.id}_0",
+                "id": f"call_{own_id}_0_0",
                 "type": "function",
                 "function": {"name": "get_weather", "arguments": ""},
             }

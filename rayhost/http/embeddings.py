@@ -54,8 +54,9 @@ class EmbeddingBody(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingAsk(Ask):
-    """A validated body. `dimensions` None: all that the vectors have."""
+    """A validated body. `dimensions` None: all that the vectors have; `path`: of the i-th input."""
 
+    path: str
     format: Format
     dimensions: int | None
 
@@ -66,13 +67,18 @@ def _prompts(given: str | list[Item]) -> list[Prompt]:
         return [_text(given, "input")]
     if not given:
         raise InvalidRequest("input: must not be empty", param="input")
-    if all(isinstance(item, int) for item in given):
+    if _is_one(given):
         return [TokenPrompt(tuple(item for item in given if isinstance(item, int)))]
     if len(given) > MOST:
         raise InvalidRequest(
             f"input: at most {MOST} inputs are allowed, not {len(given)}", param="input"
         )
     return [_prompt(item, f"input[{index}]") for index, item in enumerate(given)]
+
+
+def _is_one(given: str | list[Item]) -> bool:
+    """Return whether the whole is one input: a text, or a list of token ids."""
+    return isinstance(given, str) or all(isinstance(item, int) for item in given)
 
 
 def _prompt(item: Item, where: str) -> Prompt:
@@ -103,7 +109,8 @@ class Embeddings(Endpoint[EmbeddingAsk]):
         """Return what a body asks for. Raises InvalidRequest."""
         body, ignored = parse_body(raw, EmbeddingBody, {})
         requests = requests_of(_prompts(body.input), "embed", body.model, caller)
-        return EmbeddingAsk(requests, ignored, body.encoding_format, body.dimensions)
+        path = "input" if _is_one(body.input) else "input[{}]"
+        return EmbeddingAsk(requests, ignored, path, body.encoding_format, body.dimensions)
 
     async def answer(self, ask: EmbeddingAsk, send: Send) -> None:
         """Send the vectors, those of a long list in several parts."""
@@ -116,7 +123,7 @@ class Embeddings(Endpoint[EmbeddingAsk]):
                     param="dimensions",
                 )
 
-        made = await Vectors(self._front, ask.requests, "input").made(check)
+        made = await Vectors(self._front, ask.requests, ask.path).made(check)
         headers = headers_of(ask, made)
         if len(made) <= _AT_ONCE:
             await send_whole(b"".join(_pieces(made, ask)), headers, send)

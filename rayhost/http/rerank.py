@@ -76,7 +76,7 @@ class Rerank(Endpoint[RerankAsk]):
 
     async def answer(self, ask: RerankAsk, send: Send) -> None:
         """Send the documents, the best first."""
-        made = await Vectors(self._front, ask.requests, "documents").made()
+        made = await Vectors(self._front, ask.requests, "documents[{}]").made()
         await send_whole(encode(_reply(ask, made)), headers_of(ask, made), send)
 
 

@@ -97,12 +97,12 @@ class Made(NamedTuple):
 
 
 class Vectors:
-    """The runs of one request, in the order of its texts. `field` is what the body calls them."""
+    """The runs of one request, in the order of its texts; `path` says where the i-th one is."""
 
-    def __init__(self, front: Front, requests: Sequence[GenerateRequest], field: str) -> None:
+    def __init__(self, front: Front, requests: Sequence[GenerateRequest], path: str) -> None:
         self._front = front
         self._requests = requests
-        self._field = field
+        self._path = path
 
     async def made(self, check: Callable[[Made], None] = lambda _: None) -> list[Made]:
         """Return what each came to. Raises ApiError: the first failure, or of `check`, ends all."""
@@ -138,7 +138,7 @@ class Vectors:
         """Return the refusal with the text that it is about, where it is about one."""
         if error.param == "model":
             return error
-        where = f"{self._field}[{index}]"
+        where = self._path.format(index)
         return type(error)(f"{where}: {error.message}", code=error.code, param=where)
 
 

@@ -177,6 +177,19 @@ async def test_an_input_that_is_too_long_is_named(app: ASGIApp, front: VectorFro
     assert front.running == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [("a", "input"), ([2, 1000000], "input"), (["a"], "input[0]"), ([[2, 1000000]], "input[0]")],
+)
+async def test_the_place_of_an_input_is_one_that_the_body_has(
+    app: ASGIApp, front: VectorFront, given: Any, where: str
+) -> None:
+    front.refuses = lambda _: InvalidRequest("1000000 is not a token", param="input")
+    reply = await ask(app, given)
+    assert (reply.status, reply.error["param"]) == (400, where)
+    assert reply.error["message"] == f"{where}: 1000000 is not a token"
+
+
 async def test_what_is_wrong_with_the_model_is_no_input_s_fault(
     app: ASGIApp, front: VectorFront
 ) -> None:

@@ -10,6 +10,7 @@ from rayhost.http.answer import Ask, Caller
 from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.choices import forked
 from rayhost.http.constrained import ConstrainedBody, form_of
+from rayhost.http.effects import unused
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
     UNSUPPORTED,
@@ -17,7 +18,6 @@ from rayhost.http.schema import (
     one_of_aliases,
     shown,
     stops_of,
-    unused,
 )
 from rayhost.http.template_options import template_options
 from rayhost.http.tool_choice import (

@@ -18,6 +18,7 @@ from rayhost.http.answer import Ask, Caller
 from rayhost.http.body import parse_body
 from rayhost.http.choices import ChoicesAnswer, forked
 from rayhost.http.constrained import ConstrainedBody, form_of
+from rayhost.http.effects import unused
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
     INT32_MAX,
@@ -26,7 +27,6 @@ from rayhost.http.schema import (
     check_values,
     shown,
     stops_of,
-    unused,
 )
 from rayhost.ipc.messages import TokenLogprob
 

@@ -9,6 +9,7 @@ from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.http.answer import Ask, Asked, Caller
 from rayhost.http.body import missing, parse_body, refuse_unsupported
 from rayhost.http.constrained import ResponseFormat, of_format
+from rayhost.http.effects import unused
 from rayhost.http.messages_input import Text, Turn, conversation
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
@@ -18,7 +19,6 @@ from rayhost.http.schema import (
     check_values,
     checked_stops,
     shown,
-    unused,
 )
 from rayhost.http.tool_choice import FunctionSpec, tools_of
 from rayhost.ipc.messages import Constraint, Prepare, Tools

@@ -12,6 +12,7 @@ from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.http.answer import Ask, Caller
 from rayhost.http.body import missing, parse_body
 from rayhost.http.constrained import ResponseFormat, of_format
+from rayhost.http.effects import unused
 from rayhost.http.responses_input import Input, messages_of
 from rayhost.http.sampling import sampling_of
 from rayhost.http.schema import (
@@ -21,7 +22,6 @@ from rayhost.http.schema import (
     one_of_aliases,
     shown,
     stops_of,
-    unused,
 )
 from rayhost.http.tool_choice import FunctionSpec, ToolChoice, tools_of
 from rayhost.ipc.messages import Constraint, Tools

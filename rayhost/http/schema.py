@@ -125,9 +125,6 @@ RANGES = {
     "max_output_tokens": Range(1, INT32_MAX),
 }
 
-# Each keeps some tokens from being drawn, and the value with which it does not.
-TRUNCATIONS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "typical_p": 1.0, "xtc_probability": 0.0}
-
 # Parameters that ask for something that is not to be had, and the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "n": (1,),  # except where the answer has choices
@@ -171,18 +168,6 @@ def one_of_aliases(body: GenerationBody, preferred: str, alias: str) -> Any:
             param=preferred,
         )
     return second if first is None else first
-
-
-def unused(body: GenerationBody) -> tuple[str, ...]:
-    """Return the parameters of a body that have no effect, with what they ask for."""
-    names = []
-    if body.stream_options is not None and body.stream_options.include_obfuscation:
-        names.append("stream_options.include_obfuscation")
-    if body.service_tier not in ("", "auto", "default"):
-        names.append("service_tier")
-    if body.mirostat:  # is instead of these
-        names += [name for name, off in TRUNCATIONS.items() if getattr(body, name) != off]
-    return tuple(names)
 
 
 def stops_of(body: StoppedBody) -> tuple[str, ...]:

@@ -229,9 +229,15 @@ async def test_a_prompt_may_have_each_form_openai_documents(
         {"stream": True, "stream_options": {"include_obfuscation": False}},
         {"safety_identifier": "me", "prompt_cache_key": "x", "logprobs": False},
         {"add_generation_prompt": True, "continue_final_message": False},
+        {"temperature": 0, "seed": 7, "top_p": 1, "top_k": 0, "mirostat": 0},
+        {"mirostat": 1, "mirostat_tau": 4},
+        {"dry_multiplier": 1, "dry_base": 2, "dry_allowed_length": 3},
+        {"xtc_probability": 0.5, "xtc_threshold": 0.2, "top_p": 0.5},
+        {"repeat_last_n": 64, "presence_penalty": 1},
+        {"repeat_last_n": 0, "repeat_penalty": 1},
     ],
 )
-async def test_a_parameter_that_asks_for_nothing_is_accepted(
+async def test_a_parameter_that_asks_for_nothing_or_is_honoured_is_not_named(
     app: ASGIApp, harmless: dict[str, object]
 ) -> None:
     reply = await call(app, "POST", CHAT, json_body=chat_body(**harmless))
@@ -256,6 +262,25 @@ async def test_unknown_parameters_are_named_in_a_header(app: ASGIApp, stream: bo
             "stream_options.include_obfuscation",
         ),
         ({"mirostat": 2, "top_p": 0.5, "min_p": 0}, "top_p"),
+        ({"mirostat": 2, "xtc_probability": 0.1}, "xtc_probability"),
+        ({"mirostat_tau": 4, "mirostat_eta": 0.2}, "mirostat_tau, mirostat_eta"),
+        (
+            {"temperature": 0, "top_k": 3, "top_p": 0.5, "min_p": 0.1, "typical_p": 0.9},
+            "top_p, top_k, min_p, typical_p",
+        ),
+        ({"temperature": 0, "mirostat": 2, "top_p": 0.5}, "top_p, mirostat"),
+        (
+            {"temperature": 0, "xtc_probability": 0.5, "xtc_threshold": 0.2},
+            "xtc_probability, xtc_threshold",
+        ),
+        ({"xtc_threshold": 0.2}, "xtc_threshold"),
+        ({"xtc_threshold": 0.6, "xtc_probability": 0.5}, "xtc_probability"),
+        ({"dry_base": 2, "dry_penalty_last_n": 7}, "dry_base, dry_penalty_last_n"),
+        ({"dry_sequence_breakers": ["x"]}, "dry_sequence_breakers"),
+        ({"dry_multiplier": 1, "dry_penalty_last_n": 0}, "dry_multiplier"),
+        ({"repeat_last_n": 64}, "repeat_last_n"),
+        ({"repeat_last_n": 64, "repeat_penalty": 1}, "repeat_last_n"),
+        ({"repeat_last_n": 0, "repeat_penalty": 1.1}, "repeat_penalty"),
     ],
 )
 async def test_a_known_parameter_without_an_effect_is_named_too(

@@ -38,7 +38,7 @@ ROLES = {
     "tool": "tool",
 }
 
-_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+REFUSED: dict[str, tuple[object, ...]] = {
     **{name: harmless for name, harmless in UNSUPPORTED.items() if name != "n"},
     "functions": ([],),
     "function_call": ("none",),
@@ -87,7 +87,7 @@ class ChatBody(ConstrainedBody, frozen=True, kw_only=True):
 
 def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a chat body asks for. Raises InvalidRequest."""
-    body, ignored = parse_body(raw, ChatBody, _UNSUPPORTED)
+    body, ignored = parse_body(raw, ChatBody, REFUSED)
     check_values(body)
     form = form_of(body)
     request = GenerateRequest(

@@ -32,7 +32,7 @@ from rayhost.ipc.messages import TokenLogprob
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
-_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+REFUSED: dict[str, tuple[object, ...]] = {
     name: harmless for name, harmless in UNSUPPORTED.items() if name != "n"
 }
 
@@ -52,7 +52,7 @@ class CompletionBody(ConstrainedBody, frozen=True, kw_only=True):
 
 def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a completion body asks for. Raises InvalidRequest."""
-    body, ignored = parse_body(raw, CompletionBody, _UNSUPPORTED)
+    body, ignored = parse_body(raw, CompletionBody, REFUSED)
     check_values(body)
     if body.best_of not in (None, body.n):
         raise InvalidRequest(

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
 
+from rayhost.http.json import encode
+
 Json = dict[str, Any]
 
 _STYLE = """
@@ -103,7 +105,7 @@ def _kind(schema: Json) -> str:
         if key in schema:
             return " or ".join(_kind(one) for one in schema[key])
     if "enum" in schema:
-        return " | ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
+        return " | ".join(f"<code>{escape(_word(one))}</code>" for one in schema["enum"])
     if "const" in schema:
         return f"<code>{escape(str(schema['const']))}</code>"
     kind = escape(schema.get("type", "anything"))
@@ -111,6 +113,10 @@ def _kind(schema: Json) -> str:
         items = schema.get("items")
         return f"list of {_kind(items)}" if items else "list"
     return kind + _bounds(schema)
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else encode(value).decode()
 
 
 def _bounds(schema: Json) -> str:

@@ -25,7 +25,7 @@ from rayhost.ipc.messages import Constraint, Prepare, Tools
 
 TEMPERATURE = Range(0, 1)
 
-_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+REFUSED: dict[str, tuple[object, ...]] = {
     **UNSUPPORTED,
     "chat_template_kwargs": ({},),
     "container": (),
@@ -139,7 +139,7 @@ Body = TypeVar("Body", bound=CountBody)
 def _body(raw: bytes, schema: type[Body]) -> tuple[Body, tuple[str, ...]]:
     """Return a body and the names of what nobody here knows. Raises InvalidRequest."""
     # Calls that a model made are in the messages, with numbers as it likes them.
-    body, ignored = parse_body(raw, schema, _UNSUPPORTED, any_size="messages")
+    body, ignored = parse_body(raw, schema, REFUSED, any_size="messages")
     if body.thinking is not None and body.thinking.type not in THINKING:
         refuse_unsupported(body.thinking, "thinking", ({"type": "disabled"},))
     return body, ignored

@@ -18,8 +18,8 @@ from rayhost.http import docs_page
 from rayhost.http.auth import MAX_TIMEOUT_MS
 from rayhost.http.json import encode
 from rayhost.http.models import Endpoint
+from rayhost.http.openapi_bodies import say_what_the_struct_cannot
 from rayhost.http.operations import OPERATIONS, REFINED, Errors, Events, Operation
-from rayhost.http.schema import Range
 
 Json = dict[str, Any]
 
@@ -67,7 +67,10 @@ _HEADERS: dict[str, tuple[str, Json]] = {
         "What is given up at the moment for want of memory; without it, nothing is.",
         {"type": "string"},
     ),
-    "X-Rayhost-Ignored": ("Parameters that nobody here knows.", {"type": "string"}),
+    "X-Rayhost-Ignored": (
+        "Parameters that nobody here knows, or that have no effect.",
+        {"type": "string"},
+    ),
     "X-Rayhost-Priority": (
         "The priority given, where it is lower than the one asked for.",
         {"type": "string", "enum": ["normal", "low", "batch"]},
@@ -88,7 +91,6 @@ _EVERYWHERE = (
     "X-Rayhost-Degraded",
     *(f"X-RateLimit-{word}-{of}" for of in _LIMITS for word in ("Limit", "Remaining", "Reset")),
 )
-_OF_RUNS = ("Age", "X-Rayhost-Cache", "X-Rayhost-Ignored")
 _REASONS = {
     200: "The answer.",
     401: "No API key, or none that is known here.",
@@ -136,7 +138,7 @@ def document() -> Json:
         schemas[_name(ref[shape])]["properties"][field].update(copy.deepcopy(words))
     for one in OPERATIONS:
         if one.body is not None:
-            _say_what_the_struct_cannot(schemas[_name(ref[one.body])], one)
+            say_what_the_struct_cannot(_name(ref[one.body]), schemas, one.ranges, one.unsupported)
     paths: dict[str, Json] = {}
     for one in OPERATIONS:
         paths.setdefault(one.path, {})[one.method] = _operation(one, ref.__getitem__)
@@ -145,7 +147,7 @@ def document() -> Json:
         "info": {"title": "rayhost", "version": __version__, "description": _ABOUT},
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "security": [{"key": []}, {}],
+        "security": [{"key": []}, {"x-api-key": []}, {}],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -162,7 +164,13 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "An API key, where the host has a file of keys.",
-                }
+                },
+                "x-api-key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "X-Api-Key",
+                    "description": "The same, as Anthropic's clients send it.",
+                },
             },
         },
     }
@@ -217,7 +225,9 @@ def _success(one: Operation, ref: Callable[[Events], Json]) -> Json:
         content = {"application/json": {"schema": ref(one.answer)}}
     if one.events is not None:
         content["text/event-stream"] = {"x-event": ref(one.events)}
-    headers = (*_EVERYWHERE, *(_OF_RUNS if one.events is not None else ()))
+    headers = (*_EVERYWHERE, *one.headers)
+    if one.body is not None:
+        headers = (*headers, "X-Rayhost-Ignored")
     return {"description": _REASONS[200], "headers": _headers(headers), "content": content}
 
 
@@ -245,42 +255,6 @@ def _first_line(error: type) -> str:
     """Return what an error's docstring says after its status."""
     line = (error.__doc__ or "").partition("\n")[0].partition(": ")[2]
     return line[:1].upper() + line[1:]
-
-
-def _say_what_the_struct_cannot(schema: Json, one: Operation) -> None:
-    """Put ranges into a body's schema, and that null stands for a parameter that is left out."""
-    required = schema.get("required", ())
-    for name, value in schema["properties"].items():
-        if name in one.ranges:
-            for number in _numbers(value):
-                number.update(_bounds(one.ranges[name]))
-        if value.get("default", ...) is None:
-            del value["default"]
-        if name not in required:
-            _allow_null(value)
-
-
-def _numbers(schema: Json) -> Iterator[Json]:
-    for alternative in schema.get("anyOf", (schema,)):
-        if alternative.get("type") in ("integer", "number"):
-            yield alternative
-
-
-def _bounds(allowed: Range) -> Json:
-    low = "exclusiveMinimum" if allowed.open_low else "minimum"
-    return {low: allowed.low, "maximum": allowed.high}
-
-
-def _allow_null(schema: Json) -> None:
-    """Let a schema take null too. One without a type or reference takes everything as it is."""
-    null = {"type": "null"}
-    if "anyOf" in schema:
-        if null not in schema["anyOf"]:
-            schema["anyOf"].append(null)
-        return
-    kept = {key: schema.pop(key) for key in list(schema) if key not in ("default", "description")}
-    if kept:
-        schema["anyOf"] = [kept, null]
 
 
 def _name(ref: Json) -> str:

@@ -29,6 +29,8 @@ from rayhost.errors import (
     WorkerLost,
 )
 from rayhost.http import (
+    chat,
+    completions,
     messages,
     messages_input,
     replies,
@@ -38,6 +40,7 @@ from rayhost.http import (
     responses_input,
     text_tools,
 )
+from rayhost.http.body import Unsupported
 from rayhost.http.chat import ROLES, ChatBody, ChatMessage, Part
 from rayhost.http.completions import CompletionBody
 from rayhost.http.embeddings import EmbeddingBody
@@ -124,7 +127,8 @@ class Operation:
 
     `body` is the struct that parses the body, `answer` the shape of a 200, or the media types of
     one that is not JSON, `events` the shape of each event of a streamed one. `also` has the shapes
-    of other statuses that are no errors' envelopes. `query` and `path_words` describe parameters.
+    of other statuses that are no errors' envelopes. `query` and `path_words` describe parameters,
+    `unsupported` those of the body that are refused; `headers` are a 200's own.
     """
 
     path: str
@@ -139,6 +143,8 @@ class Operation:
     envelope: Shape = replies.ErrorReply
     also: Mapping[int, Shape] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=lambda: RANGES)
+    unsupported: Unsupported = field(default_factory=dict)
+    headers: tuple[str, ...] = ()
     query: Mapping[str, str] = field(default_factory=dict)
     path_words: Mapping[str, str] = field(default_factory=dict)
     free: bool = False  # answers without an API key
@@ -160,6 +166,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=replies.ChatReply,
         events=replies.ChatChunk,
         errors=GENERATES,
+        unsupported=chat.REFUSED,
+        headers=("Age", "X-Rayhost-Cache"),
     ),
     Operation(
         path="/v1/completions",
@@ -171,6 +179,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=replies.CompletionReply,
         events=replies.CompletionChunk,
         errors=GENERATES,
+        unsupported=completions.REFUSED,
+        headers=("Age", "X-Rayhost-Cache"),
     ),
     Operation(
         path="/v1/embeddings",
@@ -181,6 +191,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=EmbeddingBody,
         answer=replies.EmbeddingsReply,
         errors=GENERATES,
+        headers=("X-Rayhost-Cache",),
     ),
     Operation(
         path="/v1/rerank",
@@ -191,6 +202,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=RerankBody,
         answer=replies.RerankReply,
         errors=GENERATES,
+        headers=("X-Rayhost-Cache",),
     ),
     Operation(
         path="/v1/responses",
@@ -202,6 +214,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=replies_responses.ResponseReply,
         events=replies_responses.ResponseEvent,
         errors=GENERATES,
+        unsupported=responses.REFUSED,
+        headers=("Age", "X-Rayhost-Cache"),
     ),
     Operation(
         path="/v1/messages",
@@ -213,6 +227,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=replies_messages.MessageReply,
         events=replies_messages.MessageEvent,
         errors=GENERATES,
+        unsupported=messages.REFUSED,
+        headers=("Age", "X-Rayhost-Cache"),
         envelope=replies_messages.MessagesError,
         ranges={**RANGES, "temperature": messages.TEMPERATURE},
     ),
@@ -225,6 +241,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=messages.CountBody,
         answer=text_tools.CountReply,
         errors=COSTS_WORK,
+        unsupported=messages.REFUSED,
         envelope=replies_messages.MessagesError,
         ranges={},
     ),

@@ -38,7 +38,7 @@ _INCLUDABLE = (
     "file_search_call.results",
     "message.input_image.image_url",
 )
-_UNSUPPORTED: dict[str, tuple[object, ...]] = {
+REFUSED: dict[str, tuple[object, ...]] = {
     **{name: harmless for name, harmless in UNSUPPORTED.items() if name != "store"},
     "background": (False,),
     "conversation": (),
@@ -94,7 +94,7 @@ class ResponsesBody(StoppedBody, frozen=True, kw_only=True):
 
 def parse(raw: bytes, caller: Caller) -> Ask:
     """Return what a Responses body asks for. Raises InvalidRequest."""
-    body, ignored = parse_body(raw, ResponsesBody, _UNSUPPORTED)
+    body, ignored = parse_body(raw, ResponsesBody, REFUSED)
     check_values(body)
     if body.previous_response_id is not None:
         raise InvalidRequest(

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from rayhost.errors import InvalidRequest, WorkerLost
 from rayhost.front import keys
 from rayhost.front.keys import KeyRing
+from rayhost.front.request import Front
 from rayhost.http import chat
 from rayhost.http.answer import Caller
 from rayhost.http.app import build_app, routes
@@ -22,9 +23,11 @@ from rayhost.http.connection import Bodies
 from rayhost.http.openapi import document
 from rayhost.http.operations import OPERATIONS
 from rayhost.http.schema import RANGES
+from rayhost.ipc.messages import Converted
 from tests.http.asgi import CHAT, COMPLETIONS, call, chat_body, completion_body
 from tests.http.conftest import BODY_BYTES
 from tests.http.fake_front import FakeFront
+from tests.http.vector_front import VectorFront
 from tests.support.api_document import check_answer, operations, strict
 
 
@@ -65,8 +68,8 @@ def test_operation_ids_are_different(whole: dict[str, Any]) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def accepts(whole: dict[str, Any], body: dict[str, Any]) -> bool:
-    schema = {"$ref": "#/components/schemas/ChatBody", "components": whole["components"]}
+def accepts(whole: dict[str, Any], body: dict[str, Any], name: str = "ChatBody") -> bool:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": whole["components"]}
     return jsonschema.Draft202012Validator(schema).is_valid(body)
 
 
@@ -93,6 +96,66 @@ def test_null_counts_as_left_out_except_where_a_value_is_needed(whole: dict[str,
     assert not accepts(whole, chat_body(temperature="warm"))
 
 
+def test_null_counts_as_left_out_at_any_depth(whole: dict[str, Any]) -> None:
+    said = {"role": "user", "content": "hi"}
+    call_made = {"id": "c", "type": None, "function": {"name": "f"}}
+    turns = [{**said, "name": None}, {"role": "assistant", "tool_calls": [call_made]}]
+    assert accepts(
+        whole, chat_body(messages=turns, response_format={"type": "text", "schema": None})
+    )
+    assert not accepts(whole, chat_body(messages=[{**said, "role": None}]))
+    choice = {"type": "any", "disable_parallel_tool_use": None}
+    assert accepts(whole, chat_body(max_tokens=1, tool_choice=choice), "MessagesBody")
+
+
+BODIES = {
+    CHAT: chat_body(),
+    COMPLETIONS: completion_body(),
+    "/v1/responses": {"model": "small", "input": "hi"},
+    "/v1/messages": chat_body(max_tokens=9),
+    "/v1/messages/count_tokens": chat_body(),
+    "/tokenize": {"content": "hi"},
+    "/detokenize": {"tokens": [1]},
+    "/apply-template": {"messages": chat_body()["messages"]},
+    "/v1/embeddings": {"model": "small", "input": "hi"},
+    "/v1/rerank": {"model": "small", "query": "a", "documents": ["b"]},
+}
+REFUSED = [(one.path, name) for one in OPERATIONS for name in one.unsupported]
+
+
+@pytest.mark.parametrize(("path", "name"), REFUSED)
+async def test_what_is_refused_is_documented_with_what_is_not(
+    app: ASGIApp, whole: dict[str, Any], path: str, name: str
+) -> None:
+    (one,) = [one for one in OPERATIONS if one.path == path]
+    assert one.body is not None
+    for value in (*one.unsupported[name], None, "x", {"zork": 1}):
+        body = {**BODIES[path], name: value}
+        reply = await call(app, "POST", path, json_body=body)
+        assert reply.status in (200, 400)
+        assert accepts(whole, body, one.body.__name__) == (reply.status == 200), value
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_the_headers_of_an_answer_are_documented(
+    front: FakeFront, whole: dict[str, Any], path: str
+) -> None:
+    of_vectors = path in ("/v1/embeddings", "/v1/rerank")
+    served: Front = VectorFront() if of_vectors else front
+    front.reading = Converted(text="x")
+    app = build_app(served, body_bytes=BODY_BYTES)
+    reply = await call(app, "POST", path, json_body={**BODIES[path], "zork": 1})
+    assert reply.status == 200
+    known = whole["paths"][path]["post"]["responses"]["200"]["headers"]
+    sent = {name for name in reply.headers if name.startswith("x-")}
+    assert "x-rayhost-ignored" in sent
+    assert sent <= {name.lower() for name in known}
+
+
+def test_every_post_has_a_body_here() -> None:
+    assert BODIES.keys() == {one.path for one in OPERATIONS if one.body is not None}
+
+
 async def test_it_is_served_the_same_each_time(app: ASGIApp) -> None:
     first, second = [await call(app, "GET", "/openapi.json") for _ in range(2)]
     assert first.status == 200
@@ -109,6 +172,21 @@ async def test_what_is_said_of_keys_is_true(front: FakeFront, tmp_path: Path) ->
     for one in OPERATIONS:
         reply = await call(app, one.method.upper(), one.path, json_body={}, headers=proxied)
         assert (reply.status != 401) == one.free, one.path
+
+
+async def test_a_key_may_be_sent_in_each_way_that_is_documented(
+    front: FakeFront, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    made, secret = keys.create("alice")
+    keys.write(tmp_path / "keys.json", (made,))
+    app = build_app(front, body_bytes=BODY_BYTES, gate=Gate(KeyRing(tmp_path / "keys.json")))
+    schemes = whole["components"]["securitySchemes"]
+    ways = {"bearer": ("authorization", f"Bearer {secret}"), "apiKey": ("x-api-key", secret)}
+    named = [name for way in whole["security"] for name in way]
+    assert {schemes[name].get("scheme", schemes[name]["type"]) for name in named} == ways.keys()
+    for header in ways.values():
+        reply = await call(app, "POST", CHAT, json_body=chat_body(), headers=[header])
+        assert reply.status == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -80,9 +80,10 @@ def tame(case: Sent) -> None:
             body[name] = int(value)
     if isinstance(body.get("stream_options"), dict):
         body["stream"] = True
-    for name in ("prompt", "content"):
-        if not isinstance(body.get(name, "x"), str) or body.get(name) == "":
-            body[name] = "x"
+    if case.operation.path in ("/v1/completions", "/tokenize"):
+        for name in ("prompt", "content"):
+            if not isinstance(body.get(name, "x"), str) or body.get(name) == "":
+                body[name] = "x"
     if case.operation.path == "/tokenize":
         body.setdefault("content", "x")
     if isinstance(body.get("tokens"), list):

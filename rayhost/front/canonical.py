@@ -16,8 +16,9 @@ from rayhost import clock
 from rayhost.front.request import ChatPrompt, GenerateRequest
 from rayhost.ipc.messages import Sampling
 
-# Who asks, by which name, on what terms; sampling is in the key as `_choices` normalises it.
-UNCOUNTED = frozenset({"id", "model", "terms", "seeded", "reuse", "sampling"})
+# Who asks, by which name, on what terms; sampling is in the key as `_choices` normalises it, the
+# choice where the seed does not tell it apart.
+UNCOUNTED = frozenset({"id", "model", "terms", "seeded", "choice", "reuse", "sampling"})
 
 _counted = attrgetter(
     *(
@@ -44,7 +45,7 @@ def canonical_key(request: GenerateRequest) -> bytes:
         type(prompt).__name__,
         prompt,
         sorted(set(request.stop)),  # the stop string that completes first ends the text
-        _choices(request.sampling, request.seeded),
+        _choices(request.sampling, request.seeded, request.choice),
         _counted(request),
         _today() if isinstance(prompt, ChatPrompt) else None,
     )
@@ -61,8 +62,8 @@ def reproducible(request: GenerateRequest) -> bool:
     return request.sampling.temperature == 0 or request.seeded
 
 
-def _choices(sampling: Sampling, seeded: bool) -> tuple[object, ...]:
-    """Return the sampling parameters that matter, 0.0 for -0.0, and a drawn seed as none."""
+def _choices(sampling: Sampling, seeded: bool, choice: int) -> tuple[object, ...]:
+    """Return the sampling parameters that matter, 0.0 for -0.0, a choice for a drawn seed."""
     penalties = (
         sampling.presence_penalty + 0.0,
         sampling.frequency_penalty + 0.0,
@@ -88,5 +89,6 @@ def _choices(sampling: Sampling, seeded: bool) -> tuple[object, ...]:
         *best,
         sampling.temperature,
         sampling.mirostat or truncations,
-        sampling.seed if seeded else None,
+        seeded,
+        sampling.seed if seeded else choice,
     )

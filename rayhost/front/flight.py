@@ -39,6 +39,7 @@ class Flight:
         self._owner: Listener | None = None  # whose id the run's log line bears
         self._payer: Listener | None = None  # whose terms those are
         self._listeners: dict[Listener, None] = {}  # the oldest first
+        self._abandoned = False
         self._flying = asyncio.create_task(self._fly(lane, request))
         self._flying.add_done_callback(self._landed)
 
@@ -46,6 +47,14 @@ class Flight:
     def over(self) -> bool:
         """True when nothing will be added any more."""
         return self._flying.done()
+
+    @property
+    def joinable(self) -> bool:
+        """False once everybody left it or it failed: who comes now is to have a run of their own.
+
+        It may be found for some turns of the loop after that.
+        """
+        return not self._abandoned and (not self.over or self.whole)
 
     @property
     def whole(self) -> bool:
@@ -79,6 +88,7 @@ class Flight:
         """Take a listener out. Return whether the log line of the run is this listener's."""
         del self._listeners[listener]
         if not self._listeners and not self.over:
+            self._abandoned = True
             if self.run is not None:
                 self.run.close()
             self._flying.cancel()
@@ -118,6 +128,7 @@ class Flight:
             del self._listeners[self._payer]
             self._payer.refuse(refusal, told=self.admitted and self._payer is self._owner)
         if not self._listeners:
+            self._abandoned = True
             raise refusal
         self.admitted, self._owner = False, None
         self._payer = max(self._listeners, key=lambda one: one.until_s)

@@ -100,6 +100,7 @@ class GenerateRequest:
     stop: tuple[str, ...] = ()
     terms: Terms = Terms()
     seeded: bool = False  # the client chose the seed; else it was drawn
+    choice: int = 0  # which of the answers to its prompt, that are to differ
     reuse: Reuse = "any"
     constraint: Constraint | None = None
     logprobs: int | None = None  # the likeliest tokens told with each one; None: none of it

@@ -28,7 +28,8 @@ class Sharing:
         self._cache = cache
         self._share = share
         self._tally = tally
-        self._flights: dict[bytes, Flight] = {}
+        # By the cache's generation as well: a purge covers what was begun before it.
+        self._flights: dict[tuple[int, bytes], Flight] = {}
         self._identity = b""  # of the model that the cached answers are from
 
     @property
@@ -82,13 +83,16 @@ class Sharing:
     def _listener(self, request: GenerateRequest) -> Listener:
         """Return a place in the flight that answers the request, begun for it if there is none."""
         key = canonical_key(request)
-        flight = self._flights.get(key)
-        if request.reuse == "any" and flight and self._current(flight) and flight.suits(request):
+        place = self._cache.generation, key
+        flight = self._flights.get(place)
+        if request.reuse == "any" and flight and self._serves(flight, request):
             return flight.listen(request, "joined", self._left)
-        landed = partial(self._landed, key, self._cache.generation)
-        flight = Flight(self._lane, request, landed)
-        self._flights[key] = flight  # from here on identical requests join this one
+        flight = Flight(self._lane, request, partial(self._landed, place))
+        self._flights[place] = flight  # from here on identical requests join this one
         return flight.listen(request, "miss" if request.reuse == "any" else "bypass", self._left)
+
+    def _serves(self, flight: Flight, request: GenerateRequest) -> bool:
+        return flight.joinable and self._current(flight) and flight.suits(request)
 
     def _current(self, flight: Flight) -> bool:
         """Tell whether what answers there is what would answer here, and was all the time.
@@ -98,10 +102,11 @@ class Sharing:
         """
         return flight.era is None or flight.era == self._lane.era
 
-    def _landed(self, key: bytes, generation: int, flight: Flight) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        if self._cache.generation != generation:  # a purge covers what was begun before it
+    def _landed(self, place: tuple[int, bytes], flight: Flight) -> None:
+        if self._flights.get(place) is flight:
+            del self._flights[place]
+        generation, key = place
+        if self._cache.generation != generation:
             return
         # A run that another model or file carried on is nobody's answer but its listeners'.
         if flight.whole and flight.run and flight.era and self._current(flight):

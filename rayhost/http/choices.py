@@ -32,6 +32,7 @@ def forked(request: GenerateRequest, n: int, first: int = 0) -> tuple[GenerateRe
             request,
             id=f"{request.id}.{first + i}" if first + i else request.id,
             sampling=msgspec.structs.replace(sampling, seed=(sampling.seed + i) % 2**64),
+            choice=i,
         )
         for i in range(n)
     )

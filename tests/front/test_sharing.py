@@ -28,6 +28,7 @@ from rayhost.front.request import (
 )
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.sharing import Share
+from rayhost.http.choices import forked
 from rayhost.ipc.messages import Rejected, Sampling
 from rayhost.metrics import Metrics
 from tests.front.fake_worker import FakeWorker, make_lane, request, text_request
@@ -171,6 +172,14 @@ async def test_the_operator_says_what_is_shared() -> None:
     assert len(nothing.worker.started) == 2
 
 
+async def test_choices_that_are_to_differ_share_no_run_whatever_is_shared() -> None:
+    rig = Rig("all")
+    for _ in "ab":
+        for choice in forked(ask("r", sampling=Sampling(seed=1)), 2):
+            await rig.begin(choice)
+    assert len(rig.worker.started) == 2
+
+
 async def test_a_listener_that_reads_nothing_holds_nobody_back(rig: Rig) -> None:
     slow, fast = await rig.begin(ask("slow")), await rig.begin(ask("fast"))
     reading = asyncio.create_task(read(fast))
@@ -231,6 +240,20 @@ async def test_a_request_cancelled_before_its_flight_began_leaves_nothing(rig: R
     assert submitting.cancelled()
     assert rig.lane.idle.is_set()
     assert (await rig.begin(ask("b"))).cache == "miss"
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+async def test_who_comes_when_the_last_listener_just_left_has_a_run_of_their_own(
+    rig: Rig, turns: int
+) -> None:
+    first = await rig.begin(ask("a"))
+    first.close()
+    for _ in range(turns):  # of the loop: the flight is cancelled, then ends, then is forgotten
+        await asyncio.sleep(0)
+    second = await rig.begin(ask("b"))
+    assert second.cache == "miss"
+    await rig.answer("x")
+    assert await read(second) == ["x"]
 
 
 async def test_an_error_of_the_run_is_everybodys(rig: Rig) -> None:
@@ -520,6 +543,18 @@ async def test_a_purge_covers_what_was_begun_before_it(rig: Rig) -> None:
     assert await read(run) == ["old"]
     assert len(rig.cache) == 0
     await rig.compute(ask("b"), "new")
+    assert len(rig.cache) == 1
+
+
+async def test_after_a_purge_nobody_joins_what_was_begun_before_it(rig: Rig) -> None:
+    before = await rig.begin(ask("a"))
+    rig.host.purge_cache()
+    after = [await rig.begin(ask(name)) for name in "bc"]
+    assert [run.cache for run in after] == ["miss", "joined"]
+    assert len(rig.worker.started) == 2
+    before.close()
+    await rig.answer("new")
+    assert [await read(run) for run in after] == [["new"]] * 2
     assert len(rig.cache) == 1
 
 

@@ -35,9 +35,8 @@ class Claim:
     charged: float = 0.0  # prompt tokens, from its start to its end
 
     @classmethod
-    def of(cls, terms: Terms, arrived_ns: int) -> Self:
+    def of(cls, terms: Terms) -> Self:
         """Return the claim of a request whose prompt is not read yet: its sizes are still 0."""
-        limit_ms = terms.timeout_ms
         return cls(
             key=terms.key,
             weight=terms.weight,
@@ -45,7 +44,7 @@ class Claim:
             prompt=0,
             answer=0,
             most=0,
-            deadline_ns=None if limit_ms is None else arrived_ns + limit_ms * 1_000_000,
+            deadline_ns=terms.deadline_ns,
         )
 
 

@@ -16,7 +16,7 @@ from rayhost.front.lane import Lane
 from rayhost.front.request import CacheOutcome, Finish, GenerateRequest, Piece, Standing, Times
 from rayhost.front.run import ActiveRun
 
-# A run's deadline may come so much before that of one who joins it, as a part of its time-out:
+# A run's deadline may come so much before that of one who joins it, as a part of the time left:
 # requests that are sent together do not come at the same instant.
 SLACK = 0.05
 _OF_TERMS = (QueueFull, Overloaded, DeadlineExceeded)
@@ -70,8 +70,8 @@ class Flight:
 
         Not for one that would end before its own had to, or wait longer than its own would.
         """
-        slack_s = SLACK * (request.terms.timeout_ms or 0) / 1000
-        if _until_s(request) > self._until_s + slack_s:
+        left_s = self._until_s - asyncio.get_running_loop().time()
+        if _until_s(request) > self._until_s + SLACK * left_s:
             return False
         return bool(self.pieces) or request.terms.priority >= self._terms.priority
 
@@ -227,13 +227,9 @@ class Listener:
         self.news.set()
 
     def take_over(self) -> GenerateRequest:
-        """Return the request with what is left of its time, which is the run's from now on."""
-        until_s, self.until_s = self.until_s, math.inf
-        if until_s == math.inf:
-            return self.request
-        left_s = until_s - asyncio.get_running_loop().time()
-        terms = dataclasses.replace(self.request.terms, timeout_ms=max(1, round(left_s * 1000)))
-        return dataclasses.replace(self.request, terms=terms)
+        """Return the request, whose deadline is the run's from now on."""
+        self.until_s = math.inf
+        return self.request
 
     def close(self) -> None:
         """Leave the flight. Harmless after the end."""
@@ -280,11 +276,9 @@ class Listener:
 
 
 def _until_s(request: GenerateRequest) -> float:
-    """Return when a request that comes now must be answered, by the loop's clock."""
-    timeout_ms = request.terms.timeout_ms
-    if timeout_ms is None:
-        return math.inf
-    return asyncio.get_running_loop().time() + timeout_ms / 1000
+    """Return when a request must be answered, by the loop's clock, which is `clock.now_ns`."""
+    deadline_ns = request.terms.deadline_ns
+    return math.inf if deadline_ns is None else deadline_ns / 1e9
 
 
 OnLeft = Callable[[Listener, str], None]

@@ -228,7 +228,7 @@ class Lane:
     async def submit(self, request: GenerateRequest) -> ActiveRun:
         """Return a queued run. Raises as `Front.submit` does."""
         arrived = clock.now_ns()
-        claim = Claim.of(request.terms, arrived)
+        claim = Claim.of(request.terms)
         self._admission.read(claim, self._idle())
         self._count(+1)
         try:
@@ -260,8 +260,8 @@ class Lane:
         for refused in displaced:
             self._end(refused.item, refused.error)
         if claim.deadline_ns is not None:
-            left_s = (claim.deadline_ns - clock.now_ns()) / 1e9
-            run.timer = asyncio.get_running_loop().call_later(left_s, self._expire, run)
+            loop = asyncio.get_running_loop()
+            run.timer = loop.call_at(claim.deadline_ns / 1e9, self._expire, run)
         self._dispatch()
         return run
 
@@ -271,10 +271,9 @@ class Lane:
             raise QueueFull(
                 f"{MAX_ASKING} questions about text are being answered already", retry_after=1
             )
-        limit_s = None if terms.timeout_ms is None else terms.timeout_ms / 1000
         self._asking += 1
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(_by_the_loop(terms.deadline_ns)):
                 return await self._prompts.ask(question, self._berth.worker)
         except TimeoutError:
             raise self._late("before the text was read") from None
@@ -284,9 +283,8 @@ class Lane:
 
     async def _read(self, request: GenerateRequest, claim: Claim) -> Prepared:
         """Return the prompt's tokens, which can run, and more. Raises as `submit` does."""
-        left_ns = None if claim.deadline_ns is None else claim.deadline_ns - clock.now_ns()
         try:
-            async with asyncio.timeout(None if left_ns is None else left_ns / 1e9):
+            async with asyncio.timeout_at(_by_the_loop(claim.deadline_ns)):
                 await self._berth.worker()
                 if self.capabilities is not None:
                     check_task(request, self.name, self.capabilities)
@@ -424,3 +422,8 @@ class Lane:
         else:
             self.idle.set()
             self._admission.rate.idle()
+
+
+def _by_the_loop(deadline_ns: int | None) -> float | None:
+    """Return a deadline by the loop's clock, which is `clock.now_ns` in seconds."""
+    return None if deadline_ns is None else deadline_ns / 1e9

@@ -76,7 +76,7 @@ class Terms:
     key: str = ""  # id of the API key; empty without keys
     weight: float = 1.0  # share of this key beside others of the same priority
     priority: Priority = Priority.NORMAL
-    timeout_ms: int | None = None  # from arrival to the last token; None: as long as it takes
+    deadline_ns: int | None = None  # of the last token, by the clock; None: as long as it takes
 
 
 # Which earlier work may answer a request: any; none, but keep the answer for others

@@ -69,7 +69,8 @@ class Gate:
             key="" if key is None else key.id,
             weight=1.0 if key is None else key.weight,
             priority=priority,
-            timeout_ms=timeout_ms,
+            # For all that comes of the request: runs of it begin at different times.
+            deadline_ns=None if timeout_ms is None else clock.now_ns() + timeout_ms * 1_000_000,
         )
         return Visit(terms, key, lowered=wanted is not None and wanted < priority)
 

@@ -8,13 +8,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
-from rayhost import clock
-from rayhost.errors import DeadlineExceeded, InvalidRequest, Overloaded, QueueFull
+from rayhost.errors import InvalidRequest, Overloaded, QueueFull
 from rayhost.front.request import CacheOutcome, Finish, Front, GenerateRequest, Prompt
 from rayhost.http.answer import Caller
 from rayhost.http.connection import Bodies, while_connected
@@ -106,18 +105,17 @@ class Vectors:
 
     async def made(self, check: Callable[[Made], None] = lambda _: None) -> list[Made]:
         """Return what each came to. Raises ApiError: the first failure, or of `check`, ends all."""
-        began_ns = clock.now_ns()
 
         async def work(index: int) -> Made:
-            made = await self._one(index, began_ns)
+            made = await self._one(index)
             check(made)
             return made
 
         width = _BATCHES * find_card(self._front, self._requests[0].model).concurrency
         return await in_window(work, len(self._requests), width)
 
-    async def _one(self, index: int, began_ns: int) -> Made:
-        request = _with_time_left(self._requests[index], began_ns)
+    async def _one(self, index: int) -> Made:
+        request = self._requests[index]
         recalled = self._front.recall(request)
         if recalled is not None:
             return Made(recalled.model, recalled.finish, "hit")
@@ -184,14 +182,3 @@ async def in_window(work: Callable[[int], Awaitable[T]], count: int, width: int)
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [results[index] for index in range(count)]
-
-
-def _with_time_left(request: GenerateRequest, began_ns: int) -> GenerateRequest:
-    """Return the request with what is left of the time-out, which is for all of them together."""
-    limit_ms = request.terms.timeout_ms
-    if limit_ms is None:
-        return request
-    left_ms = limit_ms - (clock.now_ns() - began_ns) // 1_000_000
-    if left_ms < 1:
-        raise DeadlineExceeded("the time-out was over before every text was computed")
-    return replace(request, terms=replace(request.terms, timeout_ms=left_ms))

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from rayhost import clock
 from rayhost.front.admission import Bounds
 from rayhost.front.blame import Death
 from rayhost.front.lane import Lane
@@ -22,6 +23,11 @@ from rayhost.metrics import Metrics
 
 CONTEXT = 64
 VOCABULARY = 100
+
+
+def due(in_ms: int | None) -> int | None:
+    """Return the deadline of a request that comes now."""
+    return None if in_ms is None else clock.now_ns() + in_ms * 1_000_000
 
 
 def make_lane(*, name: str = "tiny", concurrency: int = 2, queue_limit: int = 100) -> Lane:

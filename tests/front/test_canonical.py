@@ -258,7 +258,7 @@ def test_a_prompt_of_no_token_is_not_one_of_no_text() -> None:
 
 def test_who_asks_and_on_what_terms_is_not_in_the_key() -> None:
     request = GenerateRequest(id="a", model="m", prompt=TextPrompt("hi"))
-    terms = Terms(key="k", weight=3, priority=Priority.HIGH, timeout_ms=5)
+    terms = Terms(key="k", weight=3, priority=Priority.HIGH, deadline_ns=5)
     others = [
         replace(request, id="b"),
         replace(request, reuse="never"),

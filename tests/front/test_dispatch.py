@@ -18,7 +18,7 @@ SEQUENCES, AHEAD = 2, 1
 def run(
     number: int, priority: Priority = Priority.NORMAL, deadline_ns: int | None = None
 ) -> ActiveRun:
-    claim = Claim.of(Terms(priority=priority), NOW)
+    claim = Claim.of(Terms(priority=priority))
     claim.prompt, claim.most, claim.answer, claim.deadline_ns = 3, 100, 100, deadline_ns
     return ActiveRun(
         model="tiny",

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from rayhost.front.request import GenerateRequest, Piece, Priority, Standing, Te
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.messages import Finished
 from rayhost.metrics import Metrics
-from tests.front.fake_worker import FakeWorker, chat_request, make_lane
+from tests.front.fake_worker import FakeWorker, chat_request, due, make_lane
 from tests.front.test_lane import text_of, turn
 
 HIGH, NORMAL, LOW, BATCH = Priority
@@ -29,7 +30,7 @@ def ask(
     timeout_ms: int | None = None,
     max_tokens: int | None = None,
 ) -> GenerateRequest:
-    terms = Terms(key, weight, priority, timeout_ms)
+    terms = Terms(key, weight, priority, due(timeout_ms))
     return GenerateRequest("r", "tiny", TokenPrompt((token,)), max_tokens=max_tokens, terms=terms)
 
 
@@ -168,8 +169,7 @@ async def test_what_runs_at_its_deadline_is_cancelled_and_makes_room() -> None:
 @pytest.mark.parametrize("asked", [chat_request(), ask()])
 async def test_a_deadline_ends_the_wait_for_a_worker_too(asked: GenerateRequest) -> None:
     lane = make_lane()
-    if asked.terms.timeout_ms is None:
-        asked = GenerateRequest("r", "tiny", asked.prompt, terms=Terms(timeout_ms=1))
+    asked = replace(asked, terms=Terms(deadline_ns=due(1)))
     with pytest.raises(DeadlineExceeded, match="before the prompt was read"):
         await lane.submit(asked)
     assert lane.idle.is_set()

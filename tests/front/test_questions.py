@@ -8,7 +8,7 @@ from rayhost.errors import DeadlineExceeded, InvalidRequest, QueueFull, Unavaila
 from rayhost.front.lane import MAX_ASKING, Lane
 from rayhost.front.request import Reading, Terms
 from rayhost.ipc.messages import Cancel, Convert, Converted, Rejected
-from tests.front.fake_worker import FakeWorker, make_lane, request
+from tests.front.fake_worker import FakeWorker, due, make_lane, request
 from tests.support.waiting import soon
 
 ASKED = Convert("tokens", text="hi")
@@ -82,7 +82,7 @@ async def test_more_than_so_many_at_a_time_are_refused() -> None:
 async def test_a_time_out_is_kept() -> None:
     lane = make_lane()  # without a worker
     with pytest.raises(DeadlineExceeded):
-        await lane.ask(ASKED, Terms(timeout_ms=1))
+        await lane.ask(ASKED, Terms(deadline_ns=due(1)))
 
 
 async def test_the_next_worker_is_asked_what_the_last_one_did_not_answer() -> None:

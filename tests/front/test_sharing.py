@@ -31,7 +31,7 @@ from rayhost.front.sharing import Share
 from rayhost.http.choices import forked
 from rayhost.ipc.messages import Rejected, Sampling
 from rayhost.metrics import Metrics
-from tests.front.fake_worker import FakeWorker, make_lane, request, text_request
+from tests.front.fake_worker import FakeWorker, due, make_lane, request, text_request
 from tests.front.test_lane import turn
 
 GREEDY = Sampling(temperature=0)
@@ -299,7 +299,7 @@ async def test_a_run_that_is_under_way_is_joined_whatever_its_priority(rig: Rig)
 
 
 def within(timeout_ms: int | None, key: str = "") -> Terms:
-    return Terms(key=key, timeout_ms=timeout_ms)
+    return Terms(key=key, deadline_ns=due(timeout_ms))
 
 
 async def test_a_run_with_a_deadline_is_for_those_whose_own_is_no_later(rig: Rig) -> None:
@@ -400,7 +400,7 @@ async def test_a_refusal_at_the_door_of_the_queue_is_not_passed_on_either(small:
 
 async def test_who_takes_a_run_over_leaves_when_its_own_time_is_over(small: Rig) -> None:
     runs = await full(small)
-    bob = await small.begin(last("bob", "bob", timeout_ms=30))
+    bob = await small.begin(last("bob", "bob", deadline_ns=due(30)))
     await small.begin(ask("carol", prompt=TokenPrompt((9,)), terms=Terms("carol")))
     with pytest.raises(ApiError) as refused:
         await read(bob)
@@ -425,7 +425,7 @@ async def test_a_run_that_others_take_over_ends_when_they_have_left(small: Rig) 
 
 async def test_who_joined_with_a_deadline_leaves_when_it_comes(rig: Rig) -> None:
     first = await rig.begin(ask("a"))
-    hurried = await rig.begin(ask("b", terms=Terms(timeout_ms=1)))
+    hurried = await rig.begin(ask("b", terms=within(1)))
     with pytest.raises(DeadlineExceeded):
         await read(hurried)
     hurried.close()

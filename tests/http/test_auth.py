@@ -187,10 +187,13 @@ async def test_without_keys_there_is_a_ceiling_too(
     assert front.request.terms == Terms(priority=Priority(given))
 
 
-async def test_a_time_out_is_passed_on(app: ASGIApp, front: FakeFront) -> None:
+async def test_a_time_out_is_a_deadline_from_then_on(
+    app: ASGIApp, front: FakeFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rayhost.http.auth.clock.now_ns", lambda: 7)
     headers = [("x-rayhost-timeout-ms", "1500")]
     await call(app, "POST", CHAT, json_body=chat_body(), headers=headers)
-    assert front.request.terms.timeout_ms == 1500
+    assert front.request.terms.deadline_ns == 1_500_000_007
 
 
 @pytest.mark.parametrize(

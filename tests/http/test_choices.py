@@ -130,13 +130,16 @@ async def test_a_long_list_of_prompts_is_submitted_a_few_at_a_time(
     prompts = [f"p{i}" for i in range(50)]
     front.scripts = [(one, "!") for one in prompts]
     body = completion_body(prompt=prompts, stream=stream)
-    reply = await call(app, "POST", COMPLETIONS, json_body=body)
+    headers = [("x-rayhost-timeout-ms", "60000")]
+    reply = await call(app, "POST", COMPLETIONS, json_body=body, headers=headers)
     if stream:
         texts = {index: text_of(parts) for index, parts in by_index(reply).items()}
     else:
         texts = {one["index"]: one["text"] for one in reply.json["choices"]}
     assert texts == {i: f"p{i}!" for i in range(50)}
     assert most == AT_ONCE
+    (deadline_ns,) = {one.terms.deadline_ns for one in front.requests}
+    assert deadline_ns is not None  # the last ones have no more time than the first
     assert all(run.closed for run in front.runs)
 
 

@@ -23,6 +23,7 @@ from rayhost.engine.tools import MARKS, grammar
 from rayhost.ipc.messages import Constraint, Tools, ToolSupport
 
 SPECIALS_IN_BLOCK = 32
+_LONG_TOKEN = 16  # bytes; texts with fewer for each token of the context are just read
 _LONG_TEXT = 4096  # characters; a shorter text is tokenized whole in about a millisecond
 _SPECIAL = (
     llama.LLAMA_TOKEN_ATTR_CONTROL
@@ -55,7 +56,7 @@ class LlamaCodec:
         options: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Apply the chat template and tokenize. Raises PromptError."""
-        prompt = self.render(messages, tools, continue_final, options)
+        prompt = self._within(self.render(messages, tools, continue_final, options))
         # A template that writes the leading token itself must not get a second one.
         return self._tokenize(prompt, not (self._bos and prompt.startswith(self._bos)))
 
@@ -138,7 +139,7 @@ class LlamaCodec:
 
     def text(self, text: str) -> list[int]:
         """Tokenize raw text, with the special tokens the model wants in front."""
-        return self._tokenize(text, True)
+        return self._tokenize(self._within(text), True)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Tokenize text as it is. Raises PromptError."""
@@ -212,6 +213,7 @@ class LlamaCodec:
         if min(marks) < 0:
             raise PromptError("this model was not trained to fill in text: leave out suffix")
         prefix, suffix, middle = marks
+        self._within(before + after)
         leading = self._tokenize("", True)
         return [
             *leading,
@@ -219,6 +221,40 @@ class LlamaCodec:
             *(suffix, *self._tokenize(after, False)),
             middle,
         ]
+
+    def _within(self, text: str) -> str:
+        """Return a text that may fit the context. Raises PromptError for one that cannot.
+
+        Told by its length alone: reading a megabyte takes half a second in which nobody else's
+        prompt is read.
+        """
+        if len(text) > self.context * _LONG_TOKEN and self._longest_token:
+            least = -(-len(text.encode("utf-8", errors="replace")) // self._longest_token)
+            if least > self.context:
+                raise self._too_long(least)
+        return text
+
+    def _too_long(self, least: int) -> PromptError:
+        return PromptError(
+            f"This model's maximum context length is {self.context} tokens. However, your "
+            f"prompt has at least {least} tokens.",
+            "context_length_exceeded",
+        )
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """No token has more bytes of a text; 0 where one may have any number of them.
+
+        Only of the kinds of vocabulary that leave nothing of a text out: others have one token for
+        a word that they do not know, or for any number of spaces.
+        """
+        kinds = (llama.LLAMA_VOCAB_TYPE_BPE, llama.LLAMA_VOCAB_TYPE_SPM)
+        if llama.llama_vocab_type(self._vocab) not in kinds:
+            return 0
+        # As it stands in the file a token is no shorter than what it spells.
+        return max(
+            len(llama.llama_vocab_get_text(self._vocab, token)) for token in range(self.vocabulary)
+        )
 
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
         ids: list[int] = []
@@ -251,11 +287,7 @@ class LlamaCodec:
             return [text]
         starts = [match.start() for match in self._special_pattern.finditer(text)]
         if len(starts) >= self.context:
-            raise PromptError(
-                f"This model's maximum context length is {self.context} tokens. However, your "
-                f"prompt has at least {len(starts)} tokens.",
-                "context_length_exceeded",
-            )
+            raise self._too_long(len(starts))
         return cut(text, starts[::SPECIALS_IN_BLOCK])
 
     @cached_property

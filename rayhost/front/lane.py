@@ -14,7 +14,6 @@ from rayhost import clock
 from rayhost.errors import (
     ApiError,
     DeadlineExceeded,
-    QueueFull,
     WorkerLost,
 )
 from rayhost.front.admission import Admission, Bounds
@@ -23,8 +22,9 @@ from rayhost.front.blame import Death
 from rayhost.front.capabilities import capabilities, check_input, check_task
 from rayhost.front.dispatch import next_move
 from rayhost.front.fair import Claim
+from rayhost.front.intake import Hooks, Intake
 from rayhost.front.ledger import End, Ledger
-from rayhost.front.prompts import Outlet, Prompts, check, check_bias, numbers, refusal
+from rayhost.front.prompts import Outlet, check, check_bias, numbers, refusal
 from rayhost.front.request import (
     Capabilities,
     GenerateRequest,
@@ -38,6 +38,7 @@ from rayhost.front.run import ActiveRun
 from rayhost.front.state import RequestState
 from rayhost.ipc.messages import (
     Cancel,
+    Compiling,
     Converted,
     Embedded,
     Finished,
@@ -53,7 +54,6 @@ from rayhost.metrics import Metrics
 
 State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped", "unloaded"]
 LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
-MAX_ASKING = 64  # questions at a time, each a body of at most the profile's size
 
 
 class Lane:
@@ -94,11 +94,12 @@ class Lane:
         self._metrics = metrics
         self._berth = Berth(self._wake)
         self._open = 0  # requests that came and have not ended
-        self._asking = 0  # questions that are no requests: nothing of them is queued or run
         self._used_ns = clock.now_ns()
         self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
-        self._prompts = Prompts()
+        hooks = Hooks(late=self._late, suits=self._check_suits, spent=spent)
+        self._intake = Intake(self._berth, hooks)
+        self._prompts = self._intake.prompts
         self._admission = Admission[ActiveRun](bounds, concurrency)
         self._queue = self._admission.queue
         self._ledger = Ledger(name, self._admission, metrics, spent)
@@ -122,7 +123,7 @@ class Lane:
     @property
     def idle_ns(self) -> int:
         """For how long nobody has asked anything of the model; 0 while somebody does."""
-        return 0 if self._open or self._asking else clock.now_ns() - self._used_ns
+        return 0 if self._open or self._intake.asking else clock.now_ns() - self._used_ns
 
     @property
     def queued(self) -> int:
@@ -267,35 +268,15 @@ class Lane:
 
     async def ask(self, question: Question, terms: Terms) -> Reading:
         """Return what the worker's text thread makes of a question. Raises as `Front.ask` does."""
-        if self._asking >= MAX_ASKING:
-            raise QueueFull(
-                f"{MAX_ASKING} questions about text are being answered already", retry_after=1
-            )
-        self._asking += 1
         try:
-            async with asyncio.timeout_at(_by_the_loop(terms.deadline_ns)):
-                return await self._prompts.ask(question, self._berth.worker)
-        except TimeoutError:
-            raise self._late("before the text was read") from None
+            return await self._intake.ask(question, terms)
         finally:
-            self._asking -= 1
             self._used_ns = clock.now_ns()
 
     async def _read(self, request: GenerateRequest, claim: Claim) -> Prepared:
         """Return the prompt's tokens, which can run, and more. Raises as `submit` does."""
         try:
-            async with asyncio.timeout_at(_by_the_loop(claim.deadline_ns)):
-                await self._berth.worker()
-                if self.capabilities is not None:
-                    check_task(request, self.name, self.capabilities)
-                if request.constrained and not self.constrained:
-                    self.constrained = True
-                    self.on_wanted()
-                read = await self._prompts.read(
-                    request.prompt, self._berth.worker, request.constraint
-                )
-        except TimeoutError:
-            raise self._late("before the prompt was read") from None
+            read = await self._intake.read(request, claim)
         finally:
             self._admission.was_read(claim)
         model, context, vocabulary = self.name, self.context, self._vocabulary
@@ -306,6 +287,14 @@ class Lane:
         else:
             check_input(prompt, model=model, context=context, vocabulary=vocabulary)
         return read
+
+    def _check_suits(self, request: GenerateRequest) -> None:
+        """A worker is here: raise InvalidRequest for what its model cannot do."""
+        if self.capabilities is not None:
+            check_task(request, self.name, self.capabilities)
+        if request.constrained and not self.constrained:
+            self.constrained = True
+            self.on_wanted()
 
     def _standing(self, run: ActiveRun) -> Standing | None:
         """Return where a run waits; None for one that is being answered, or over."""
@@ -344,6 +333,8 @@ class Lane:
                     self._dispatch()
             case Prepared() | Converted():
                 self._prompts.answer(number, message)
+            case Compiling():
+                self._prompts.compiling(number)
             case Rejected():
                 if self._prompts.answer(number, message):
                     return
@@ -422,8 +413,3 @@ class Lane:
         else:
             self.idle.set()
             self._admission.rate.idle()
-
-
-def _by_the_loop(deadline_ns: int | None) -> float | None:
-    """Return a deadline by the loop's clock, which is `clock.now_ns` in seconds."""
-    return None if deadline_ns is None else deadline_ns / 1e9

@@ -1,18 +1,23 @@
 """Prompts on their way to token ids: asked of the worker, answered or lost with it, then checked.
 
-Invariant: every question ends, by an answer, with the lane, with its asker, or convicted: when the
-text thread, which takes them in order, died too often over it. One per lane.
+Invariants: every question ends, by an answer, with the lane, with its asker, or convicted: when the
+text thread, which takes them in order, died too often over it. They wait here, by priority and key,
+and a worker is given no more at a time than it reads in some 20 ms: one large text, or small ones.
+One per lane; `intake` bounds what waits.
 """
 
 import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from rayhost import clock
 from rayhost.errors import ApiError, ContextLengthExceeded, InvalidRequest, WorkerLost
 from rayhost.front.blame import Death, Record
+from rayhost.front.drain_rate import DrainRate
+from rayhost.front.fair import Claim, FairQueue
 from rayhost.front.request import (
     ChatPrompt,
     PairPrompt,
@@ -27,11 +32,11 @@ from rayhost.ipc.messages import (
     Constraint,
     Message,
     Prepare,
-    Prepared,
     Rejected,
     Sampling,
-    pack_tokens,
 )
+
+AT_ONCE_BYTES = 32 << 10  # some 8,000 tokens, which take 20 ms
 
 numbers = itertools.count(1)  # what frames call a request; unique in this front
 
@@ -51,122 +56,164 @@ class _Lost(Exception):
     """The worker is gone; ask the next one."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Question:
     message: Question
+    claim: Claim  # on the text thread: its prompt is the bytes
     record: Record = field(default_factory=Record)
+    number: int = 0  # what frames call it, once a worker was given it
+    reads: bool = False  # the text thread has it before it
+    answer: "asyncio.Future[Reading]"
 
 
 class Prompts:
-    """The questions that are open at a worker."""
+    """The questions that are open: they wait, in the order of priorities and keys, or a worker
+    was given them. `charge` hears of the bytes that were read for a key.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, charge: Callable[[str, int], None] = lambda _key, _bytes: None) -> None:
+        self._charge = charge
+        self._outlet: Outlet | None = None
         self._open: set[_Question] = set()
-        self._asked: dict[int, tuple[_Question, asyncio.Future[Reading]]] = {}  # oldest first
+        self._waiting: FairQueue[_Question] = FairQueue()
+        self._given: dict[int, _Question] = {}  # oldest first
+        self._rate = DrainRate()
 
     @property
     def suspect(self) -> bool:
         """True while a prompt is open that a worker may have died of."""
         return any(question.record.suspect for question in self._open)
 
-    async def read(
-        self, prompt: Prompt, worker: Worker, constraint: Constraint | None = None
-    ) -> Prepared:
-        """Return a prompt's tokens, not yet checked; waits for a worker that is starting.
+    @property
+    def retry_after(self) -> int:
+        """Seconds until what is open now will probably have been read."""
+        return self._rate.retry_after(len(self._open))
 
-        With it comes what the answer is held to: the `constraint`, or what tools make of it.
-        Raises InvalidRequest when the worker rejects the prompt or the constraint, WorkerLost when
-        workers die of it, and what `worker` and `fail` raise.
+    async def ask(self, message: Question, size: int, claim: Claim, worker: Worker) -> Reading:
+        """Return what a worker's text thread makes of a question of so many bytes.
+
+        Waits for a worker that is starting. Raises InvalidRequest when the worker rejects it,
+        WorkerLost when workers die of it, and what `worker` and `fail` raise.
         """
-        match prompt:
-            case TokenPrompt():
-                tokens = pack_tokens(list(prompt.tokens))
-                if constraint is None:
-                    await worker()
-                else:  # to be compiled
-                    await self._prepared(Prepare(None, "", constraint=constraint), worker)
-                return Prepared(tokens, constraint)
-            case ChatPrompt():
-                chat = Prepare(
-                    prompt.messages,
-                    None,
-                    tools=prompt.tools,
-                    continue_final=prompt.continue_final,
-                    constraint=constraint,
-                    options=prompt.options,
-                )
-                return await self._prepared(chat, worker)
-            case TextPrompt():
-                text = Prepare(None, prompt.text, suffix=prompt.suffix, constraint=constraint)
-                return await self._prepared(text, worker)
-            case PairPrompt():
-                pair = Prepare(None, prompt.query, document=prompt.document)
-                return await self._prepared(pair, worker)
+        loop = asyncio.get_running_loop()
+        question = _Question(
+            message=message,
+            claim=replace(claim, prompt=max(1, size), answer=0, charged=0.0),
+            answer=loop.create_future(),
+        )
+        self._open.add(question)
+        try:
+            while True:
+                self._outlet = await worker()
+                with contextlib.suppress(_Lost):
+                    self._waiting.push(question, clock.now_ns())
+                    self._advance()
+                    return await question.answer
+                question.number, question.answer = 0, loop.create_future()
+        except asyncio.CancelledError:  # the client left: others wait behind this prompt
+            if self._outlet is not None and question.number in self._given:
+                self._outlet.send(question.number, Cancel())
+            raise
+        finally:
+            self._open.remove(question)
+            self._forget(question)
+            if not self._open:
+                self._rate.idle()
 
     def answer(self, number: int, message: Reading | Rejected) -> bool:
         """Take a worker's answer. Return whether it was to an open question."""
-        _, future = self._asked.get(number, (None, None))
-        if future is None or future.done():
+        question = self._given.get(number)
+        if question is None or question.answer.done():
             return False
+        self._rate.ended(clock.now_ns())
         if isinstance(message, Rejected):
-            future.set_exception(refusal(message))
+            question.answer.set_exception(refusal(message))
         else:
-            future.set_result(message)
+            question.answer.set_result(message)
+        self._forget(question)
         return True
 
+    def compiling(self, number: int) -> None:
+        """The text thread is through with a prompt: only its constraint is yet to be compiled."""
+        if question := self._given.get(number):
+            self._is_read(question)
+            self._advance()
+
     def fail(self, error: ApiError) -> None:
-        """End every open question."""
-        for _, future in self._asked.values():
-            if not future.done():
-                future.set_exception(error)
+        """End every open question that a worker was to answer."""
+        self._end_all(error)
 
     def lost(self, death: Death) -> bool:
         """The worker died: ask the next one. Return whether a prompt turned out to be the cause.
 
-        Only the oldest can be: the text thread had not begun the others.
+        Only the oldest can be that the text thread had before it: it had not begun the others.
         """
-        unread = [(one, future) for one, future in self._asked.values() if not future.done()]
-        if not unread:
-            return False
-        oldest, answer = unread[0]
-        guilty = oldest.record.convicted_by(death)
-        oldest.record.lost(death)
-        if guilty:
-            answer.set_exception(WorkerLost("the worker died again and again on this prompt"))
-        for _, future in unread[guilty:]:
-            future.set_exception(_Lost())
+        oldest = min(self._given.values(), key=lambda one: not one.reads, default=None)
+        guilty = False
+        if oldest is not None:
+            guilty = oldest.record.convicted_by(death)
+            oldest.record.lost(death)
+            if guilty:
+                why = WorkerLost("the worker died again and again on this prompt")
+                oldest.answer.set_exception(why)
+        self._end_all(_Lost())
         return guilty
 
-    async def _prepared(self, prepare: Prepare, worker: Worker) -> Prepared:
-        reading = await self.ask(prepare, worker)
-        if not isinstance(reading, Prepared):
-            raise TypeError(f"a prompt was answered with {type(reading).__name__}")
-        return reading
+    def _end_all(self, how: Exception) -> None:
+        # Taken out before anybody has a turn: a next worker is given what is asked anew.
+        self._outlet = None
+        for question in [*self._given.values(), *self._waiting]:
+            if not question.answer.done():
+                question.answer.set_exception(how)
+            self._forget(question)
 
-    async def ask(self, message: Question, worker: Worker) -> Reading:
-        """Return what a worker's text thread makes of a question. Raises as `read` does."""
-        question = _Question(message)
-        self._open.add(question)
-        try:
-            while True:
-                outlet = await worker()
-                with contextlib.suppress(_Lost):
-                    return await self._ask(question, outlet)
-        finally:
-            self._open.remove(question)
+    def _advance(self) -> None:
+        """Give the worker the next ones; small ones together, a large one alone."""
+        while self._outlet is not None and len(self._waiting):
+            now_ns = clock.now_ns()
+            before = sum(one.claim.prompt for one in self._given.values() if one.reads)
+            if before and before + self._waiting.head(now_ns).claim.prompt > AT_ONCE_BYTES:
+                return
+            question = self._waiting.pop(now_ns)
+            question.number, question.reads = next(numbers), True
+            self._given[question.number] = question
+            self._charge(question.claim.key, question.claim.prompt)
+            self._outlet.send(question.number, question.message)
 
-    async def _ask(self, question: _Question, outlet: Outlet) -> Reading:
-        number = next(numbers)
-        future: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
-        self._asked[number] = (question, future)
-        try:
-            outlet.send(number, question.message)
-            return await future
-        except asyncio.CancelledError:  # the client left: others wait behind this prompt
-            outlet.send(number, Cancel())
-            raise
-        finally:
-            del self._asked[number]
+    def _is_read(self, question: _Question) -> None:
+        question.reads = False
+        self._waiting.settle(question.claim, question.claim.prompt)
+
+    def _forget(self, question: _Question) -> None:
+        """Take a question out of wherever it is."""
+        if self._given.pop(question.number, None):
+            self._is_read(question)
+        elif question in self._waiting:
+            self._waiting.remove(question)
+        self._advance()
+
+
+def question_of(prompt: Prompt, constraint: Constraint | None = None) -> Prepare | None:
+    """Return what a worker is asked about a prompt; None where there is nothing to ask.
+
+    With the tokens comes what the answer is held to: the constraint, or what tools make of it.
+    """
+    match prompt:
+        case TokenPrompt():
+            return None if constraint is None else Prepare(None, "", constraint=constraint)
+        case ChatPrompt():
+            return Prepare(
+                prompt.messages,
+                None,
+                tools=prompt.tools,
+                continue_final=prompt.continue_final,
+                constraint=constraint,
+                options=prompt.options,
+            )
+        case TextPrompt():
+            return Prepare(None, prompt.text, suffix=prompt.suffix, constraint=constraint)
+        case PairPrompt():
+            return Prepare(None, prompt.query, document=prompt.document)
 
 
 def check(tokens: list[int], prompt: Prompt, *, model: str, context: int, vocabulary: int) -> None:

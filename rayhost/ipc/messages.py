@@ -36,6 +36,7 @@ class Kind(IntEnum):
     FINISHED = 37
     EMBEDDED = 38
     CONVERTED = 39
+    COMPILING = 40
 
 
 class Unexpected(Exception):
@@ -230,6 +231,13 @@ class Prepared(Message, frozen=True):
     tool_syntax: str = ""  # how the answer writes calls of tools; empty: it has none
 
 
+class Compiling(Message, frozen=True):
+    """The prompt's text is read, and its constraint is being compiled: Prepared or Rejected come.
+
+    Meanwhile the text thread has its hands free for others.
+    """
+
+
 class Converted(Message, frozen=True):
     """What a Convert asked for."""
 
@@ -316,6 +324,7 @@ PAYLOAD: dict[Kind, type[Message]] = {
     Kind.FINISHED: Finished,
     Kind.EMBEDDED: Embedded,
     Kind.CONVERTED: Converted,
+    Kind.COMPILING: Compiling,
 }
 KIND = {payload: kind for kind, payload in PAYLOAD.items()}
 

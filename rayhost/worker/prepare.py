@@ -12,7 +12,15 @@ import structlog
 from rayhost.engine.base import Codec, PromptError
 from rayhost.engine.grammar import GrammarError
 from rayhost.engine.tools import fault
-from rayhost.ipc.messages import Convert, Message, Prepare, Prepared, Rejected, pack_tokens
+from rayhost.ipc.messages import (
+    Compiling,
+    Convert,
+    Message,
+    Prepare,
+    Prepared,
+    Rejected,
+    pack_tokens,
+)
 from rayhost.worker.constraints import Constraints, Outcome, rejected
 from rayhost.worker.convert import convert
 from rayhost.worker.outbox import Outbox
@@ -62,6 +70,7 @@ def prepare_forever(
         elif outcome := constraints.get(told.constraint):
             _tell(outbox, request_id, checked(told, outcome))
         else:
+            _tell(outbox, request_id, Compiling())
             constraints.compile(told.constraint, partial(_tell_checked, outbox, request_id, told))
 
 

@@ -65,7 +65,7 @@ def test_no_call_of_the_tokenizer_sees_many_special_tokens_at_once(
 
 def test_a_text_whose_special_tokens_fill_the_context_is_refused_unread(codec: LlamaCodec) -> None:
     with pytest.raises(PromptError, match=f"{CONTEXT} tokens.*at least 4000 tokens") as caught:
-        codec.text(TURN * (CONTEXT // 2))
+        codec.text("<|im_start|>a<|im_end|>" * (CONTEXT // 2))
     assert caught.value.code == "context_length_exceeded"
 
 
@@ -79,3 +79,42 @@ def test_text_is_tokenized_as_it_is_asked_for(codec: LlamaCodec) -> None:
     for ids in (plain, spelled):
         assert b"".join(codec.name(token) for token in ids) == b"<|im_end|>a"
     assert max(spelled) < codec.vocabulary
+
+
+@pytest.mark.parametrize("way", ["text", "chat", "fill"])
+def test_a_text_that_is_too_long_for_any_tokens_is_refused_unread(
+    codec: LlamaCodec, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    texts = (llama_cpp.llama_vocab_get_text(codec._vocab, i) for i in range(codec.vocabulary))
+    text = "a" * (CONTEXT * max(16, *map(len, texts)) + 1)
+    read: list[bytes] = []
+    tokenize = llama_cpp.llama_tokenize
+
+    def reading(vocab: object, raw: bytes, *rest: object) -> int:
+        read.append(raw)
+        return int(tokenize(vocab, raw, *rest))
+
+    monkeypatch.setattr(llama_cpp, "llama_tokenize", reading)
+    monkeypatch.setattr(codec, "render", lambda *_: text)
+    monkeypatch.setattr("rayhost.engine.codec.llama.llama_vocab_fim_pre", lambda _: 1)
+    monkeypatch.setattr("rayhost.engine.codec.llama.llama_vocab_fim_suf", lambda _: 2)
+    monkeypatch.setattr("rayhost.engine.codec.llama.llama_vocab_fim_mid", lambda _: 3)
+    asked = {
+        "text": lambda: codec.text(text),
+        "chat": lambda: codec.chat([]),
+        "fill": lambda: codec.fill(text[:10], text[10:]),
+    }
+    with pytest.raises(PromptError, match=f"{CONTEXT} tokens.*at least") as caught:
+        asked[way]()
+    assert caught.value.code == "context_length_exceeded"
+    assert read == []
+
+
+def test_a_vocabulary_that_leaves_text_out_says_nothing_of_a_length(
+    codec: LlamaCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(codec.__dict__, "_longest_token", raising=False)
+    kind = llama_cpp.LLAMA_VOCAB_TYPE_WPM
+    monkeypatch.setattr("rayhost.engine.codec.llama.llama_vocab_type", lambda _: kind)
+    assert len(codec.text("a" * 40 * CONTEXT)) > CONTEXT
+    monkeypatch.delitem(codec.__dict__, "_longest_token")

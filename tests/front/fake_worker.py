@@ -1,5 +1,6 @@
 """A lane and the worker at its other end, played by the test: nothing happens but what it says."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from rayhost import clock
@@ -30,13 +31,20 @@ def due(in_ms: int | None) -> int | None:
     return None if in_ms is None else clock.now_ns() + in_ms * 1_000_000
 
 
-def make_lane(*, name: str = "tiny", concurrency: int = 2, queue_limit: int = 100) -> Lane:
+def make_lane(
+    *,
+    name: str = "tiny",
+    concurrency: int = 2,
+    queue_limit: int = 100,
+    spent: Callable[[str, int], None] = lambda _key, _tokens: None,
+) -> Lane:
     return Lane(
         name=name,
         aliases=(name[0],),
         concurrency=concurrency,
         bounds=Bounds(queue_limit),
         metrics=Metrics(),
+        spent=spent,
     )
 
 

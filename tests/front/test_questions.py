@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from rayhost.errors import DeadlineExceeded, InvalidRequest, QueueFull, Unavailable, WorkerLost
-from rayhost.front.lane import MAX_ASKING, Lane
-from rayhost.front.request import Reading, Terms
+from rayhost.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, WorkerLost
+from rayhost.front.intake import MAX_ASKING
+from rayhost.front.lane import Lane
+from rayhost.front.request import Priority, Reading, Terms
 from rayhost.ipc.messages import Cancel, Convert, Converted, Rejected
 from tests.front.fake_worker import FakeWorker, due, make_lane, request
 from tests.support.waiting import soon
@@ -66,8 +67,10 @@ async def test_more_than_so_many_at_a_time_are_refused() -> None:
     worker = FakeWorker(lane)
     questions = [asking(lane) for _ in range(MAX_ASKING)]
     numbers = await asked(worker, MAX_ASKING)
-    with pytest.raises(QueueFull):
+    with pytest.raises(Overloaded, match="64 questions"):
         await lane.ask(ASKED, Terms())
+    with pytest.raises(Overloaded):
+        await lane.ask(ASKED, Terms(priority=Priority.LOW))
     lane.hear(numbers[0], TOLD)
     assert await questions[0] == TOLD
     question = asking(lane)

@@ -14,6 +14,8 @@ import pytest
 from rayhost.ipc.channel import create
 from rayhost.ipc.messages import (
     Cancel,
+    Convert,
+    Converted,
     Finished,
     LoadFailed,
     Message,
@@ -119,13 +121,13 @@ def test_a_prompt_is_read_while_others_generate(tiny_model: Path) -> None:
         assert last == {1: Finished, 2: Prepared}
 
 
-def test_a_prompt_of_a_megabyte_comes_back_though_no_ring_could_hold_it(tiny_model: Path) -> None:
+def test_the_tokens_of_a_megabyte_come_back_though_no_ring_could_hold_it(tiny_model: Path) -> None:
     with worker() as process:
         process.send(0, load_of(tiny_model))
         process.expect(0, Ready)
         text = "".join(chr(ord("a") + n * n % 26) for n in range(1_000_000))
-        process.send(1, Prepare(None, text))
-        tokens = unpack_tokens(process.expect(1, Prepared).tokens)
+        process.send(1, Convert("tokens", text=text))
+        tokens = unpack_tokens(process.expect(1, Converted).tokens)
         assert len(tokens) > 500_000
         assert run(process, 2, tokens[:100], 5)
 

@@ -13,6 +13,7 @@ from rayhost.engine.base import PromptError
 from rayhost.engine.grammar import GrammarError
 from rayhost.ipc.channel import Frame, attach, create
 from rayhost.ipc.messages import (
+    Compiling,
     Constraint,
     Message,
     Prepare,
@@ -22,11 +23,13 @@ from rayhost.ipc.messages import (
     decode,
     pack_tokens,
 )
+from rayhost.worker.constraints import Constraints
 from rayhost.worker.outbox import Outbox
 from rayhost.worker.prepare import Prompts, answer, checked, made_of, prepare_forever
 from tests.worker.fake_engine import FakeCodec
-from tests.worker.fake_grammar import SHARED
+from tests.worker.fake_grammar import SHARED, Gate
 
+DIGITS = Constraint("regex", "[0-9]+")
 HELLO = ({"role": "user", "content": "hello"},)
 
 
@@ -130,6 +133,28 @@ def test_tokens_that_no_ring_could_hold_arrive_though_nobody_else_flushes() -> N
         assert [(frame.request_id, decode(frame.kind, frame.payload)) for frame in frames] == [
             (request_id, Prepared(pack_tokens([ord(character) for character in text])))
         ]
+
+
+def test_the_text_thread_says_when_only_a_constraint_keeps_a_prompt() -> None:
+    front, child = create(os.getpid())
+    worker = attach(child)
+    inbox, gate = Prompts(), Gate()
+    args = (Codec(), inbox, Outbox(worker.sender), Constraints(lambda: gate))
+    threading.Thread(target=prepare_forever, args=args, daemon=True).start()
+    inbox.put(1, Prepare(None, "a", constraint=DIGITS))
+    inbox.put(2, Prepare(None, "b"))
+    poll = select.poll()
+    poll.register(front.receiver.data_fd, select.POLLIN)
+
+    def told() -> tuple[int, Message]:
+        assert poll.poll(30_000), "the text thread is silent"
+        ((kind, number, payload),) = front.receiver.receive(1)
+        return number, decode(kind, payload)
+
+    assert told() == (1, Compiling())
+    assert told() == (2, Prepared(pack_tokens([98])))
+    gate.opened.set()
+    assert told() == (1, Prepared(pack_tokens([97]), DIGITS))
 
 
 def test_a_prompt_whose_client_left_is_never_read() -> None:

@@ -6,13 +6,14 @@ refused for an estimate, so a wrong estimate is always measured anew; of those w
 (`width`) while fewer run than are known to end in time.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
 from rayhost.errors import ApiError, DeadlineExceeded, Overloaded, QueueFull
-from rayhost.front.drain_rate import DrainRate
+from rayhost.front.drain_rate import MAX_RETRY_S, DrainRate
 from rayhost.front.fair import Claim, FairQueue, Item, cost
 from rayhost.front.request import Priority, Standing
 from rayhost.front.speed import Speed
@@ -60,10 +61,13 @@ class Admission(Generic[Item]):
 
     # Coming.
 
-    def read(self, claim: Claim, idle: int) -> None:
+    def read(
+        self, claim: Claim, idle: int, *, loading_ns: float | None = None, now_ns: int = 0
+    ) -> None:
         """A request comes whose prompt is yet to be read; `idle` sequences are free.
 
-        Raises QueueFull or Overloaded where it could not wait anyway. Else call `was_read` later.
+        Without a worker it is `loading_ns` until there is one. Raises QueueFull or Overloaded where
+        it could not wait anyway. Else call `was_read` later.
         """
         # Lower priorities would make room, so they do not count.
         ahead = sum(self.queue.size(one) for one in Priority if one <= claim.priority)
@@ -71,6 +75,12 @@ class Admission(Generic[Item]):
         own = self._reading[claim.priority, claim.key]
         if ahead >= self._bounds.runs + idle and not any(self.queue.losers(claim, own)):
             raise self._full(claim)
+        if loading_ns is not None:
+            before = [one for one in self.queue if one.claim.priority <= claim.priority]
+            unread = ahead - sum(self.queue.size(one) for one in Priority if one <= claim.priority)
+            runs = [*map(self._run_ns, before), *[self.speed.usual_ns] * unread]
+            wait_ns = loading_ns + _turn_ns(self.width.most, runs, [])
+            self._check_time(claim, wait_ns, len(runs), loading_ns, now_ns)
         self._reading[claim.priority, claim.key] += 1
 
     def was_read(self, claim: Claim) -> None:
@@ -79,7 +89,13 @@ class Admission(Generic[Item]):
         self._reading += Counter()  # drops what is zero
 
     def offer(
-        self, item: Item, *, started: Sequence[Item], idle: int, now_ns: int
+        self,
+        item: Item,
+        *,
+        started: Sequence[Item],
+        idle: int,
+        now_ns: int,
+        loading_ns: float = 0.0,
     ) -> list[Refused[Item]]:
         """Queue a run; return the waiting ones that it displaced, no longer in the queue.
 
@@ -90,7 +106,9 @@ class Admission(Generic[Item]):
         self.queue.push(item, now_ns)
         try:
             if not idle or (_narrowed(claim) and len(_hurried(started)) >= int(self.width)):
-                self._check_wait(item, displaced, started, now_ns)
+                before = [one for one in self._ahead(item) if one not in displaced]
+                wait_ns = loading_ns + self._wait_ns(claim, before, started)
+                self._check_time(claim, wait_ns, len(before), loading_ns, now_ns)
         except ApiError:
             self.queue.remove(item)
             raise
@@ -112,15 +130,13 @@ class Admission(Generic[Item]):
             raise self._full(claim)
         return displaced
 
-    def _check_wait(
-        self, item: Item, displaced: list[Item], started: Sequence[Item], now_ns: int
+    def _check_time(
+        self, claim: Claim, wait_ns: float, ahead: int, loading_ns: float, now_ns: int
     ) -> None:
-        claim = item.claim
-        ahead = [one for one in self._ahead(item) if one not in displaced]
-        wait_ns = self._wait_ns(claim, ahead, started)
         if claim.priority is not Priority.BATCH and wait_ns > self._bounds.wait_s * 1e9:
             raise self._overloaded(
                 ahead,
+                loading_ns,
                 f"about {wait_ns / 1e9:.1f} s from its turn, and {self._bounds.wait_s:g} s is the "
                 "longest wait",
             )
@@ -130,16 +146,17 @@ class Admission(Generic[Item]):
             if takes_ns * MARGIN > left_ns:
                 raise self._overloaded(
                     ahead,
+                    loading_ns,
                     f"answered in about {takes_ns / 1e9:.1f} s, with {left_ns / 1e9:.1f} s left of "
                     "its time-out",
                 )
 
     # Waiting.
 
-    def standing(self, item: Item, started: Sequence[Item]) -> Standing:
+    def standing(self, item: Item, started: Sequence[Item], loading_ns: float = 0.0) -> Standing:
         """Return the place of a waiting run."""
         ahead = list(self._ahead(item))
-        wait_ns = self._wait_ns(item.claim, ahead, started)
+        wait_ns = loading_ns + self._wait_ns(item.claim, ahead, started)
         return Standing(len(ahead) + 1, wait_ns / 1e9 if wait_ns else None)
 
     def _ahead(self, item: Item) -> Iterator[Item]:
@@ -153,19 +170,15 @@ class Admission(Generic[Item]):
 
         One with a deadline is also reckoned to be one of as few as the width lets run together.
         """
-        wait_ns = self._turn_ns(self.width.most, ahead, started)
+        wait_ns = self._turn(self.width.most, ahead, started)
         if not _narrowed(claim):
             return wait_ns
-        return max(wait_ns, self._turn_ns(int(self.width), _hurried(ahead), _hurried(started)))
+        return max(wait_ns, self._turn(int(self.width), _hurried(ahead), _hurried(started)))
 
-    def _turn_ns(self, together: int, ahead: Sequence[Item], started: Sequence[Item]) -> float:
-        """Of as many as run together one becomes free in each such part of a run's time."""
-        runs = [self._run_ns(one) for one in started]
-        if len(runs) < together:
-            return 0.0
-        first = sum(runs) / len(runs)
-        before = sum(runs[together:]) + sum(map(self._run_ns, ahead))
-        return (first + before) / together
+    def _turn(self, together: int, ahead: Sequence[Item], started: Sequence[Item]) -> float:
+        return _turn_ns(
+            together, [self._run_ns(one) for one in ahead], [self._run_ns(one) for one in started]
+        )
 
     def _run_ns(self, item: Item) -> float:
         return self.speed.run_ns(item.claim.prompt, item.claim.answer)
@@ -230,10 +243,12 @@ class Admission(Generic[Item]):
             return QueueFull(f"{said}; {held} of them are yours", retry_after=retry_after)
         return Overloaded(f"the server is busy: {said}", retry_after=retry_after, code="queue_full")
 
-    def _overloaded(self, ahead: list[Item], why: str) -> Overloaded:
+    def _overloaded(self, ahead: int, loading_ns: float, why: str) -> Overloaded:
+        loading_s = min(MAX_RETRY_S, math.ceil(loading_ns / 1e9))
+        busy = "the model is being loaded" if loading_ns else "the server is busy"
         return Overloaded(
-            f"the server is busy: this request would be at position {len(ahead) + 1}, {why}",
-            retry_after=self.rate.retry_after(len(ahead) + 1),
+            f"{busy}: this request would be at position {ahead + 1}, {why}",
+            retry_after=max(loading_s, self.rate.retry_after(ahead + 1)),
         )
 
     def _displacement(self, loser: Claim, winner: Claim) -> ApiError:
@@ -250,6 +265,20 @@ class Admission(Generic[Item]):
             code="displaced",
             retry_after=retry_after,
         )
+
+
+def _turn_ns(together: int, ahead: Sequence[float], started: Sequence[float]) -> float:
+    """Return how long until the one behind `ahead` has a sequence, by what each run takes.
+
+    Of as many as run together one becomes free in each such part of a run's time. While fewer were
+    started the first ones that wait take the free places.
+    """
+    runs = [*started, *ahead]
+    if len(runs) < together:
+        return 0.0
+    running = max(together, len(started))
+    first = sum(runs[:running]) / running
+    return (first + sum(runs[together:])) / together
 
 
 def _narrowed(claim: Claim) -> bool:

@@ -6,6 +6,7 @@ Invariant: whoever waits is let go when a worker comes, or an error is set inste
 import asyncio
 from collections.abc import Callable
 
+from rayhost import clock
 from rayhost.errors import ApiError
 from rayhost.front.prompts import Outlet
 from rayhost.ipc.messages import Message
@@ -20,9 +21,13 @@ class Berth:
         self._wanted = wanted
         self._settled = asyncio.Event()  # a worker is here, or there will never be one
         self._closing: ApiError | None = None
+        self._load_ns = 0.0  # that the last worker took to load
+        self._began_ns = clock.now_ns()
 
-    def attach(self, link: Outlet) -> None:
-        """A worker is here."""
+    def attach(self, link: Outlet, load_ms: float = 0.0) -> None:
+        """A worker is here, which loaded its model in `load_ms`."""
+        if self.link is None:  # else the same one, with another context
+            self._load_ns = load_ms * 1e6
         self.link = link
         self._settled.set()
 
@@ -30,6 +35,21 @@ class Berth:
         """It is gone; another one will come."""
         self.link = None
         self._settled.clear()
+        self.load_begins()
+
+    def load_begins(self) -> None:
+        """What is to come begins to load only now."""
+        self._began_ns = clock.now_ns()
+
+    @property
+    def loading_ns(self) -> float | None:
+        """How long a worker is still to come for, as long as the last one took to load.
+
+        None where there is one, or an error instead.
+        """
+        if self.link is not None or self._closing is not None:
+            return None
+        return max(0.0, self._load_ns - (clock.now_ns() - self._began_ns))
 
     def turn_away(self, error: ApiError | None) -> None:
         """Answer whoever waits with `error`; None: let them wait again."""

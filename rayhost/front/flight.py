@@ -28,6 +28,7 @@ class Flight:
     def __init__(
         self, lane: Lane, request: GenerateRequest, on_end: Callable[["Flight"], None]
     ) -> None:
+        self.lane = lane
         self.model = lane.name
         self.pieces: list[str] = []
         self.run: ActiveRun | None = None  # once it is queued
@@ -272,7 +273,7 @@ class Listener:
                 await self.news.wait()
         except TimeoutError:
             self._late = True
-            raise DeadlineExceeded("the time-out was over while the answer was computed") from None
+            raise self._flight.lane.late("while the answer was computed") from None
 
 
 def _until_s(request: GenerateRequest) -> float:

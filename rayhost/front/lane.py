@@ -97,7 +97,7 @@ class Lane:
         self._used_ns = clock.now_ns()
         self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
-        hooks = Hooks(late=self._late, suits=self._check_suits, spent=spent)
+        hooks = Hooks(late=self.late, suits=self._check_suits, spent=spent)
         self._intake = Intake(self._berth, hooks)
         self._prompts = self._intake.prompts
         self._admission = Admission[ActiveRun](bounds, concurrency)
@@ -173,7 +173,7 @@ class Lane:
             if how := run.unfit_for(ready, replaced=replaced):
                 self._queue.remove(run)
                 self._end(run, how)
-        self._berth.attach(link)
+        self._berth.attach(link, ready.load_ms)
         self._dispatch()
 
     def detach(self, death: Death = Death.CRASHED) -> None:
@@ -230,7 +230,9 @@ class Lane:
         """Return a queued run. Raises as `Front.submit` does."""
         arrived = clock.now_ns()
         claim = Claim.of(request.terms)
-        self._admission.read(claim, self._idle())
+        if self._berth.link is None:
+            self._wake()  # also for one that cannot wait so long: the next one will not have to
+        self._admission.read(claim, self._idle(), loading_ns=self._berth.loading_ns, now_ns=arrived)
         self._count(+1)
         try:
             read = await self._read(request, claim)
@@ -252,7 +254,11 @@ class Lane:
             claim.prompt, claim.most = len(run.prompt), run.max_tokens
             claim.answer = self._admission.speed.expected(run.max_tokens)
             displaced = self._admission.offer(
-                run, started=self._at_work(), idle=self._idle(), now_ns=clock.now_ns()
+                run,
+                started=self._at_work(),
+                idle=self._idle(),
+                now_ns=clock.now_ns(),
+                loading_ns=self._berth.loading_ns or 0.0,
             )
         except BaseException:  # a cancelled task, too, has left
             self._count(-1)
@@ -279,6 +285,8 @@ class Lane:
             read = await self._intake.read(request, claim)
         finally:
             self._admission.was_read(claim)
+        if claim.deadline_ns is not None and clock.now_ns() >= claim.deadline_ns:
+            raise self.late("before it could wait")  # another's text, or choice, took all of it
         model, context, vocabulary = self.name, self.context, self._vocabulary
         prompt = unpack_tokens(read.tokens)
         if request.task == "generate":
@@ -302,7 +310,8 @@ class Lane:
             return None
         if run.number in self._started:
             return None if run.produced else Standing(0, None)
-        return self._admission.standing(run, self._at_work())
+        loading_ns = self._berth.loading_ns or 0.0
+        return self._admission.standing(run, self._at_work(), loading_ns)
 
     def _at_work(self) -> list[ActiveRun]:
         return list(self._started.values())
@@ -313,6 +322,7 @@ class Lane:
 
     def _wake(self) -> None:
         if self.state == "unloaded":
+            self._berth.load_begins()
             self.on_wanted()
 
     # What the worker says.
@@ -387,10 +397,11 @@ class Lane:
             if self._admission.missed(run, len(run.produced), run.given_ns, now_ns):
                 self._metrics.degraded(self.name, "narrowed")
         done = f"with {len(run.produced)} tokens of its answer" if run.given_ns else "waiting"
-        self._end(run, self._late(done))
+        self._end(run, self.late(done))
         self._dispatch()
 
-    def _late(self, how_far: str) -> DeadlineExceeded:
+    def late(self, how_far: str) -> DeadlineExceeded:
+        """Return what one is told whose time was over."""
         retry_after = self._admission.rate.retry_after(len(self._queue))
         return DeadlineExceeded(f"the time-out was over {how_far}", retry_after=retry_after)
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from rayhost.errors import RateLimited
+from rayhost.front.drain_rate import DrainRate
 from rayhost.front.keys import Key
 
 _MINUTE_NS = 60_000_000_000
@@ -47,6 +48,7 @@ class _Use:
 
     def __init__(self) -> None:
         self.running = 0
+        self.rate = DrainRate()
         self.buckets: dict[str, _Bucket] = {}
 
     def bucket(self, what: str, size: int | None, now_ns: int) -> _Bucket | None:
@@ -70,7 +72,7 @@ class Quotas:
         if key.concurrency is not None and use.running >= key.concurrency:
             raise RateLimited(
                 f"this key may have {key.concurrency} requests at once, and has {use.running}",
-                retry_after=1,
+                retry_after=use.rate.retry_after(1),
             )
         requests = use.bucket("requests", key.requests_per_minute, now_ns)
         tokens = use.bucket("tokens", key.tokens_per_minute, now_ns)
@@ -84,9 +86,13 @@ class Quotas:
             requests.level -= 1
         use.running += 1
 
-    def end(self, key: Key) -> None:
+    def end(self, key: Key, now_ns: int) -> None:
         """That request has its answer, or will have none."""
-        self._uses[key.id].running -= 1
+        use = self._uses[key.id]
+        use.running -= 1
+        use.rate.ended(now_ns)
+        if not use.running:
+            use.rate.idle()
 
     def spent(self, key_id: str, tokens: int) -> None:
         """Take tokens that were computed for a key."""

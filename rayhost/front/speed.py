@@ -11,6 +11,7 @@ class Speed:
     """Moving averages; times in nanoseconds, sizes in tokens. Zero until a run has ended."""
 
     def __init__(self) -> None:
+        self._prompt = 0.0  # tokens of a prompt
         self._prefill_ns = 0.0  # a prompt token
         self._decode_ns = 0.0  # a token of an answer
         self._answer = 0.0  # tokens of an answer
@@ -20,6 +21,7 @@ class Speed:
         self, *, prompt: int, answer: int, started_ns: int, first_ns: int, ended_ns: int
     ) -> None:
         """Take in a run that ended by itself, computed by one worker without a pause."""
+        self._prompt = _blend(self._prompt, prompt)
         self._prefill_ns = _blend(self._prefill_ns, (first_ns - started_ns) / prompt)
         if self._answer:
             self._off = _blend(self._off, abs(answer - self._answer))
@@ -34,6 +36,11 @@ class Speed:
     def at_worst(self, most: int) -> int:
         """Return how many tokens few answers exceed, of those that may have `most`."""
         return min(most, round(self._answer + 2 * self._off)) if self._answer else most
+
+    @property
+    def usual_ns(self) -> float:
+        """How long a run holds a sequence of which nothing is known; 0 while nothing is at all."""
+        return self.run_ns(round(self._prompt), round(self._answer))
 
     def run_ns(self, prompt: int, answer: int) -> float:
         """Return how long a run holds a sequence; 0 while nothing is known."""

@@ -83,7 +83,7 @@ class Gate:
     def end(self, visit: Visit) -> None:
         """The request is over, however it went."""
         if visit.counted and visit.key is not None:
-            self._quotas.end(visit.key)
+            self._quotas.end(visit.key, clock.now_ns())
 
     def headers(self, visit: Visit) -> Iterator[tuple[bytes, bytes]]:
         """Yield what every response tells of the terms and limits; the latter as OpenAI does."""

@@ -66,7 +66,14 @@ def text_request(name: str = "r") -> GenerateRequest:
 class FakeWorker:
     """One incarnation: keeps what the lane sent, and says to it what the test wants said."""
 
-    def __init__(self, lane: Lane, *, context: int = CONTEXT, vocabulary: int = VOCABULARY) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        *,
+        context: int = CONTEXT,
+        vocabulary: int = VOCABULARY,
+        load_ms: float = 1.0,
+    ) -> None:
         self.sent: list[tuple[int, Message]] = []
         self._lane = lane
         lane.attach(
@@ -80,7 +87,7 @@ class FakeWorker:
                 train_context=context,
                 vocabulary=vocabulary,
                 chat=True,
-                load_ms=1.0,
+                load_ms=load_ms,
                 tools="generic",
             ),
         )

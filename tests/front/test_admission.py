@@ -151,6 +151,64 @@ def test_before_anything_was_measured_no_wait_is_told() -> None:
     assert admission.standing(one, BUSY) == Standing(1, None)
 
 
+@pytest.mark.parametrize(
+    ("started", "ahead", "waits_s"),
+    [(0, 0, None), (0, 3, None), (2, 1, None), (0, 4, 0.5), (2, 2, 0.5), (1, 7, 2.5), (4, 2, 1.5)],
+)
+def test_while_fewer_run_than_can_the_first_that_wait_take_the_free_places(
+    started: int, ahead: int, waits_s: float | None
+) -> None:
+    admission = make(100, run_s=2)
+    admission.width.most = 4
+    runs = [waiter() for _ in range(ahead + 1)]
+    for one in runs:
+        admission.queue.push(one, 0)
+    told = admission.standing(runs[-1], [waiter() for _ in range(started)]).estimate_s
+    assert told == (None if waits_s is None else pytest.approx(waits_s, rel=0.15))
+
+
+# While a model loads
+
+
+@pytest.mark.parametrize(
+    ("lost", "unread", "deadline_s", "refused"),
+    [
+        (0, 0, 11, False),
+        (0, 0, 5, True),
+        (0, 0, None, False),
+        (2, 0, 17, False),
+        (2, 0, 14, True),  # two of 2 s, one after the other, and a margin
+        (0, 2, 14, True),  # nobody knows how long those are: like the ones before
+        (0, 2, 18, False),
+        (7, 0, None, True),  # over the longest wait
+    ],
+)
+def test_who_cannot_wait_for_a_model_that_loads_is_refused_before_it_is_there(
+    lost: int, unread: int, deadline_s: float | None, refused: bool
+) -> None:
+    admission = make(100, wait_s=20, run_s=2)
+    for _ in range(lost):
+        admission.queue.returned(waiter())
+    for _ in range(unread):
+        admission.read(waiter().claim, 0, loading_ns=8 * S)
+    claim = waiter(deadline_s=deadline_s, prompt=0, answer=0).claim
+    if not refused:
+        admission.read(claim, 0, loading_ns=8 * S)
+        return
+    with pytest.raises(Overloaded, match="the model is being loaded") as caught:
+        admission.read(claim, 0, loading_ns=8 * S)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 8
+
+
+def test_a_batch_waits_for_a_model_however_long() -> None:
+    admission = make(100, wait_s=5, run_s=2)
+    admission.read(waiter(priority=BATCH).claim, 0, loading_ns=90 * S)
+    with pytest.raises(Overloaded) as caught:
+        admission.read(waiter().claim, 0, loading_ns=90 * S)
+    assert caught.value.retry_after == 60
+
+
 def test_a_wait_over_the_bound_is_refused_but_to_batches() -> None:
     admission = make(100, wait_s=5, run_s=2)
     fill(admission, waiter(), waiter())

@@ -136,11 +136,28 @@ async def test_a_long_wait_is_refused_by_what_was_measured() -> None:
 # Deadlines
 
 
+def expire(lane: Lane, run: ActiveRun) -> None:
+    """Let the time of a run be over, as its timer does."""
+    assert run.timer is not None
+    assert run.request.terms.deadline_ns == pytest.approx(run.timer.when() * 1e9)
+    lane._expire(run)
+
+
+async def test_whose_time_is_over_when_they_come_are_refused_unrun() -> None:
+    lane = make_lane()
+    worker = FakeWorker(lane)
+    with pytest.raises(DeadlineExceeded, match="before it could wait"):
+        await lane.submit(ask(timeout_ms=-1))
+    assert lane.idle.is_set()
+    assert worker.sent == []
+
+
 async def test_what_waits_at_its_deadline_is_dropped_unrun() -> None:
     lane = make_lane(concurrency=1)
     worker = FakeWorker(lane)
     await fill(lane)
-    late = await lane.submit(ask(7, timeout_ms=1))
+    late = await lane.submit(ask(7, timeout_ms=60_000))
+    expire(lane, late)
     with pytest.raises(DeadlineExceeded, match="waiting") as caught:
         await text_of(late)
     assert (caught.value.status, late.outcome) == (504, "deadline_exceeded")
@@ -154,11 +171,12 @@ async def test_what_waits_at_its_deadline_is_dropped_unrun() -> None:
 async def test_what_runs_at_its_deadline_is_cancelled_and_makes_room() -> None:
     lane = make_lane(concurrency=1)
     worker = FakeWorker(lane)
-    late = await lane.submit(ask(7, timeout_ms=1))
+    late = await lane.submit(ask(7, timeout_ms=60_000))
     worker.tokens(late.number, 1, 2, text="so far")
     others = [await lane.submit(ask(n)) for n in range(20, 23)]
     reading = aiter(late)
     assert await anext(reading) == Piece("so far")
+    expire(lane, late)
     with pytest.raises(DeadlineExceeded, match="2 tokens"):
         await anext(reading)
     assert worker.cancelled == [late.number]
@@ -174,6 +192,24 @@ async def test_a_deadline_ends_the_wait_for_a_worker_too(asked: GenerateRequest)
         await lane.submit(asked)
     assert lane.idle.is_set()
     assert FakeWorker(lane).sent == []
+
+
+async def test_who_cannot_wait_for_a_load_is_refused_at_once_and_it_begins() -> None:
+    lane = make_lane()
+    worker = FakeWorker(lane, load_ms=60_000)
+    worker.die()
+    lane.state = "unloaded"
+    wanted: list[bool] = []
+    lane.on_wanted = lambda: wanted.append(True)
+    with pytest.raises(Overloaded, match="being loaded") as caught:
+        await lane.submit(ask(timeout_ms=30_000))
+    assert caught.value.retry_after == 60
+    assert wanted
+    assert lane.idle.is_set()
+    waiting = asyncio.create_task(lane.submit(ask(timeout_ms=90_000)))
+    await turn()
+    FakeWorker(lane)
+    assert (await waiting).outcome == ""
 
 
 async def test_a_run_that_ends_in_time_hears_nothing_of_its_deadline() -> None:

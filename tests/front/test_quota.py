@@ -19,7 +19,7 @@ def key(**limits: Any) -> Key:
 
 def come(quotas: Quotas, one: Key, at_s: float) -> None:
     quotas.begin(one, round(at_s * S))
-    quotas.end(one)
+    quotas.end(one, 0)
 
 
 def test_a_key_without_limits_has_none() -> None:
@@ -38,8 +38,27 @@ def test_requests_at_once_are_bounded_and_their_end_makes_room() -> None:
         quotas.begin(one, 0)
     assert (caught.value.status, caught.value.retry_after) == (429, 1)
     quotas.begin(key(concurrency=1), 0)  # another's
-    quotas.end(one)
+    quotas.end(one, 0)
     quotas.begin(one, 0)
+
+
+def test_one_over_its_requests_at_once_comes_back_when_one_will_have_ended() -> None:
+    quotas, one = Quotas(), key(concurrency=2)
+    for _ in range(2):
+        quotas.begin(one, 0)
+    for second in (7, 14):
+        quotas.end(one, second * S)
+        quotas.begin(one, second * S)
+    with pytest.raises(RateLimited) as caught:
+        quotas.begin(one, 15 * S)
+    assert caught.value.retry_after == 7
+    for second in (15, 16):
+        quotas.end(one, second * S)
+    for _ in range(2):  # after a pause, which says nothing about speed
+        quotas.begin(one, 90 * S)
+    with pytest.raises(RateLimited) as anew:
+        quotas.begin(one, 90 * S)
+    assert anew.value.retry_after == 1
 
 
 def test_requests_a_minute_come_back_at_a_steady_rate() -> None:

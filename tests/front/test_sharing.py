@@ -315,8 +315,9 @@ async def test_a_run_with_a_deadline_is_for_those_whose_own_is_no_later(rig: Rig
 async def test_who_joined_a_run_with_a_deadline_leaves_by_an_earlier_one(rig: Rig) -> None:
     first = await rig.begin(ask("a", terms=within(60_000)))
     hurried = await rig.begin(ask("b", terms=within(1)))
-    with pytest.raises(DeadlineExceeded):
+    with pytest.raises(DeadlineExceeded) as caught:
         await read(hurried)
+    assert caught.value.retry_after == 1
     await rig.answer("Hello")
     assert await read(first) == ["Hello"]
 

@@ -1,7 +1,8 @@
 """The endpoint behind every kind of completion: body in, runs, answer out.
 
-Invariants: nothing is sent before `submit` returned, so a refusal is a proper status; every run is
-closed, at once when its client goes; nothing is buffered, a slow reader slows its own run only.
+Invariants: nothing is sent before `submit` returned, so a refusal is a proper status, but to a
+stream that waited for seconds by then; every run is closed, at once when its client goes; nothing
+is buffered, a slow reader slows its own run only.
 An answer that is known already needs no run, and no watch over its client.
 """
 
@@ -18,7 +19,7 @@ from rayhost.http.answer import Answer, Ask, Caller, MakeAnswer, Outcome, Parse
 from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import Exchange, Headers, exchange_of
 from rayhost.http.parsed import Parsed
-from rayhost.http.patience import commented
+from rayhost.http.patience import admitted, commented
 from rayhost.http.sources import Sources
 
 # How a worker refuses what an answer has to match.
@@ -78,14 +79,20 @@ class Generate:
     ) -> None:
         exchange.submitted = True
         sources = Sources(self._front, ask.requests, known)
+        begun = False
         try:
-            await sources.submit()
+            if ask.stream:
+                begun = await self._admitted(ask, sources, exchange, send)
+            else:
+                await sources.submit()
             answer = self._make_answer(ask, sources.first)
             exchange.failed = answer.failed
             cache = sources.first_run.cache.encode("ascii")
             headers = [(b"x-rayhost-cache", cache), *ignored_header(ask.ignored)]
             if ask.stream:
-                await _stream(sources, answer, headers, send)
+                if not begun:
+                    await _begin(headers, send)
+                await _stream(sources, answer, send)
             else:
                 await send_whole(answer.whole(await _gather(sources)), headers, send)
         except InvalidRequest as error:
@@ -96,6 +103,25 @@ class Generate:
             raise InvalidRequest(error.message, code=error.code, param=param) from error
         finally:
             sources.close()
+
+    async def _admitted(self, ask: Ask, sources: Sources, exchange: Exchange, send: Send) -> bool:
+        """Have the runs of a stream queued; return whether it had to be begun before they were."""
+
+        async def begin() -> None:
+            # What fails from now on is told in the stream, as the answer's kind does.
+            nothing = Recalled(ask.request.model, "", (), Finish("stop", 0, 0), 0)
+            exchange.failed = self._make_answer(ask, nothing).failed
+            await _begin(ignored_header(ask.ignored), send)
+
+        def told() -> str:
+            states = {
+                card.state
+                for card in self._front.cards()
+                if ask.request.model in (card.name, *card.aliases)
+            }
+            return "reading" if states == {"ready"} else "loading"
+
+        return await admitted(sources.submit(), begin, told, send)
 
 
 async def _gather(sources: Sources) -> list[Outcome]:
@@ -120,8 +146,11 @@ def _joined(pieces: Sequence[Piece]) -> Piece:
     )
 
 
-async def _stream(sources: Sources, answer: Answer, headers: Headers, send: Send) -> None:
+async def _begin(headers: Headers, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
+
+
+async def _stream(sources: Sources, answer: Answer, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.opening(), "more_body": True})
     finishes: dict[int, Finish] = {}
     async with (
@@ -144,7 +173,7 @@ async def _replay(
     recalled: Sequence[Recalled], answer: Answer, headers: Headers, send: Send
 ) -> None:
     """Send the events of a stream as they were, many at a time, one choice after another."""
-    await send({"type": "http.response.start", "status": 200, "headers": [*sse.HEADERS, *headers]})
+    await _begin(headers, send)
     events = answer.opening()
     for index, one in enumerate(recalled):
         for event in answer.replayed(one, index):

@@ -1,14 +1,14 @@
 """Signs of life on a stream that says nothing, so that no proxy or client takes it for dead.
 
-They are comments of the event stream, which clients skip: the place in the queue, that the prompt
-is being computed, or only that the answer goes on (text is held back, its worker is replaced). Used
-by `generate` alone.
+They are comments of the event stream, which clients skip: that the model loads or reads the prompt,
+the place in the queue, that the prompt is being computed, or only that the answer goes on (text is
+held back, its worker is replaced). Used by `generate` alone.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 from starlette.types import Message, Send
 
@@ -23,6 +23,35 @@ class Waiting(Protocol):
     def standing(self) -> Standing | None:
         """Return where it waits; None once it is being answered."""
         ...
+
+
+async def admitted(
+    submitting: Coroutine[Any, Any, None],
+    begin: Callable[[], Awaitable[None]],
+    told: Callable[[], str],
+    send: Send,
+    every_s: float | None = None,
+) -> bool:
+    """Wait for `submitting`, and raise what it does; return whether the stream was begun for it.
+
+    Within `every_s` a refusal can still be the status. After that the stream is begun, and gets
+    what is `told` as a comment.
+    """
+    every_s = EVERY_S if every_s is None else every_s
+    working = asyncio.create_task(submitting)
+    begun = False
+    try:
+        while not (await asyncio.wait((working,), timeout=every_s))[0]:
+            if not begun:
+                begun = True
+                await begin()
+            body = f": {told()}\n\n".encode("ascii")
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        working.result()
+        return begun
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -18,18 +18,22 @@ def test_a_worker_is_expected_when_the_last_load_would_be_over(
     now = [0]
     monkeypatch.setattr("rayhost.front.berth.clock.now_ns", lambda: now[0])
     berth = Berth(lambda: None)
-    assert berth.loading_ns == 0  # nothing is known yet
+
+    def left() -> float | None:
+        return berth.loading_ns
+
+    assert left() == 0  # nothing is known yet
     berth.attach(Nobody(), 8000)
-    assert berth.loading_ns is None
+    assert left() is None
     berth.attach(Nobody(), 3)  # another context, which takes no load
     now[0] = 100_000_000_000
     berth.detach()
-    assert berth.loading_ns == 8_000_000_000
+    assert left() == 8_000_000_000
     now[0] += 5_000_000_000
-    assert berth.loading_ns == 3_000_000_000
+    assert left() == 3_000_000_000
     now[0] += 5_000_000_000
-    assert berth.loading_ns == 0
+    assert left() == 0
     berth.load_begins()  # it was unloaded all that time
-    assert berth.loading_ns == 8_000_000_000
+    assert left() == 8_000_000_000
     berth.turn_away(Unavailable("it failed"))
-    assert berth.loading_ns is None
+    assert left() is None

@@ -26,7 +26,7 @@ def _example(lane: Lane) -> tuple[str, dict[str, object]]:
     if can is not None and can.rerank:
         documents = ["Paris is in France.", "The capital is Paris."]
         return "/v1/rerank", {"query": question, "documents": documents}
-    if lane.chat:
+    if can is not None and can.chat:
         messages = [{"role": "user", "content": f"{question} Answer with one word."}]
         return "/v1/chat/completions", {"messages": messages, "temperature": 0}
     return "/v1/completions", {"prompt": "The capital of France is", "temperature": 0}

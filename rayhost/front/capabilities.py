@@ -1,6 +1,6 @@
 """What a model can do, as its worker found in the file, and the refusal of what it cannot.
 
-Pure. Used by `lane`: whichever endpoint a request came by, it is checked once, here.
+Pure. Used by `served`: whichever endpoint a request came by, it is checked once, here.
 """
 
 from rayhost.errors import ContextLengthExceeded, InvalidRequest

@@ -19,12 +19,11 @@ from rayhost.errors import (
 from rayhost.front.admission import Admission, Bounds
 from rayhost.front.berth import Berth
 from rayhost.front.blame import Death
-from rayhost.front.capabilities import capabilities, check_input, check_task
 from rayhost.front.dispatch import next_move
 from rayhost.front.fair import Claim
 from rayhost.front.intake import Hooks, Intake
 from rayhost.front.ledger import End, Ledger
-from rayhost.front.prompts import Outlet, check, check_bias, numbers, refusal
+from rayhost.front.prompts import Outlet, numbers, refusal
 from rayhost.front.request import (
     Capabilities,
     GenerateRequest,
@@ -35,6 +34,7 @@ from rayhost.front.request import (
     Terms,
 )
 from rayhost.front.run import ActiveRun
+from rayhost.front.served import Served
 from rayhost.front.state import RequestState
 from rayhost.ipc.messages import (
     Cancel,
@@ -78,9 +78,7 @@ class Lane:
         self.aliases = aliases
         self.state: State = "starting"
         self.reason = ""
-        self.context = 0
-        self.chat = False
-        self.capabilities: Capabilities | None = None  # of the last worker
+        self._served = Served(name)
         self._identity = b""
         self.era = 0  # identities that it has had, one after the other
         self.concurrency = concurrency
@@ -89,7 +87,6 @@ class Lane:
         self.constrained = (
             False  # an answer was to follow a grammar: the worker has what that takes
         )
-        self._vocabulary = 0
         self._ahead = LOOK_AHEAD
         self._metrics = metrics
         self._berth = Berth(self._wake)
@@ -114,6 +111,16 @@ class Lane:
     def identity(self, identity: bytes) -> None:
         self.era += identity != self._identity
         self._identity = identity
+
+    @property
+    def context(self) -> int:
+        """How many tokens a request may use, prompt and answer together; 0 before any worker."""
+        return self._served.context
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """What the last worker's model can do."""
+        return self._served.capabilities
 
     @property
     def width(self) -> int:
@@ -160,13 +167,10 @@ class Lane:
 
         The same worker may say so again, having taken another context: it goes on with its runs.
         """
-        replaced = self._vocabulary not in (0, ready.vocabulary)
-        self.context = ready.context
-        self.chat = ready.chat
-        self.capabilities = capabilities(ready)
+        replaced = self._served.vocabulary not in (0, ready.vocabulary)
+        self._served = Served.of(self.name, ready)
         # Prompts that become vectors are computed in one step: the next ones are to be at hand.
         self._ahead = LOOK_AHEAD if ready.task == "generate" else self.concurrency
-        self._vocabulary = ready.vocabulary
         self._admission.width.most = self.concurrency
         for run in list(self._queue):
             run.fit(ready.context)
@@ -287,19 +291,12 @@ class Lane:
             self._admission.was_read(claim)
         if claim.deadline_ns is not None and clock.now_ns() >= claim.deadline_ns:
             raise self.late("before it could wait")  # another's text, or choice, took all of it
-        model, context, vocabulary = self.name, self.context, self._vocabulary
-        prompt = unpack_tokens(read.tokens)
-        if request.task == "generate":
-            check(prompt, request.prompt, model=model, context=context, vocabulary=vocabulary)
-            check_bias(request.sampling, model=model, vocabulary=vocabulary)
-        else:
-            check_input(prompt, model=model, context=context, vocabulary=vocabulary)
+        self._served.check_read(request, unpack_tokens(read.tokens))
         return read
 
     def _check_suits(self, request: GenerateRequest) -> None:
         """A worker is here: raise InvalidRequest for what its model cannot do."""
-        if self.capabilities is not None:
-            check_task(request, self.name, self.capabilities)
+        self._served.check_asked(request)
         if request.constrained and not self.constrained:
             self.constrained = True
             self.on_wanted()

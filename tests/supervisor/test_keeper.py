@@ -53,7 +53,8 @@ async def test_a_worker_becomes_ready_and_serves(tiny_model: Path) -> None:
         await asyncio.wait_for(kept.keeper.settled.wait(), 30)
         health = kept.keeper.health()
         assert (health.ok, health.state, health.reason) == (True, "ready", "")
-        assert kept.lane.chat
+        assert kept.lane.capabilities is not None
+        assert kept.lane.capabilities.chat
         assert kept.lane.context == 512
 
         run = await kept.submit("hello", tokens=5)

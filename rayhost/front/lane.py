@@ -18,12 +18,13 @@ from rayhost.errors import (
 )
 from rayhost.front.admission import Admission, Bounds
 from rayhost.front.berth import Berth
-from rayhost.front.blame import Death
+from rayhost.front.blame import Death, culprit
 from rayhost.front.dispatch import next_move
 from rayhost.front.fair import Claim
 from rayhost.front.intake import Hooks, Intake
 from rayhost.front.ledger import End, Ledger
 from rayhost.front.prompts import Outlet, numbers, refusal
+from rayhost.front.quarantine import Quarantine
 from rayhost.front.request import (
     Capabilities,
     GenerateRequest,
@@ -95,6 +96,7 @@ class Lane:
         self.idle = asyncio.Event()  # set while there are none
         self.idle.set()
         hooks = Hooks(late=self.late, suits=self._check_suits, spent=spent)
+        self._quarantine = Quarantine()
         self._intake = Intake(self._berth, hooks)
         self._prompts = self._intake.prompts
         self._admission = Admission[ActiveRun](bounds, concurrency)
@@ -109,7 +111,9 @@ class Lane:
 
     @identity.setter
     def identity(self, identity: bytes) -> None:
-        self.era += identity != self._identity
+        if identity != self._identity:
+            self.era += 1
+            self._quarantine.clear()
         self._identity = identity
 
     @property
@@ -190,17 +194,20 @@ class Lane:
         self._berth.detach()
         lost = list(self._started.values())
         self._started.clear()
-        culprit = next((run for run in lost if run.record.convicted_by(death)), None)
-        if self._prompts.lost(Death.REPLACED if culprit else death) or culprit:
+        computed = lost[: self.concurrency]  # what is ahead of that only waited in the worker
+        found = culprit([run.record for run in computed], death)
+        guilty = None if found is None else computed[found]
+        if self._prompts.lost(Death.REPLACED if guilty else death) or guilty:
             death = Death.REPLACED
         for run in reversed(lost):
-            if run is culprit:
+            if run is guilty:
                 continue
-            run.record.lost(death)
+            run.record.lost(death if run in computed else Death.REPLACED)
             run.interrupted = True
             self._queue.returned(run)
-        if culprit is not None:
-            self._end(culprit, WorkerLost("the worker died again and again on this request"))
+        if guilty is not None:
+            self._quarantine.add(guilty.request, clock.now_ns())
+            self._end(guilty, WorkerLost("the worker died again and again on this request"))
 
     def _preempt(self, run: ActiveRun) -> None:
         """Take a started run's sequence away; it waits as the next of its key to be resumed.
@@ -234,6 +241,7 @@ class Lane:
         """Return a queued run. Raises as `Front.submit` does."""
         arrived = clock.now_ns()
         claim = Claim.of(request.terms)
+        self._quarantine.check(request, arrived)
         if self._berth.link is None:
             self._wake()  # also for one that cannot wait so long: the next one will not have to
         self._admission.read(claim, self._idle(), loading_ns=self._berth.loading_ns, now_ns=arrived)
@@ -264,7 +272,9 @@ class Lane:
                 now_ns=clock.now_ns(),
                 loading_ns=self._berth.loading_ns or 0.0,
             )
-        except BaseException:  # a cancelled task, too, has left
+        except BaseException as error:  # a cancelled task, too, has left
+            if isinstance(error, WorkerLost):  # of its prompt
+                self._quarantine.add(request, clock.now_ns())
             self._count(-1)
             self._dispatch()  # perhaps it was the suspect that others waited for
             raise

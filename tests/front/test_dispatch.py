@@ -137,6 +137,10 @@ def test_a_suspect_is_tried_beside_runs_that_are_none() -> None:
     assert move(waiting(one), at_work(10)) == Move(one, starts=True)
 
 
-def test_one_that_is_no_suspect_starts_beside_one() -> None:
+def test_nobody_starts_beside_a_suspect_that_is_on_trial() -> None:
+    assert move(waiting(run(1)), suspect(2)) is None
+
+
+def test_one_that_is_no_suspect_starts_while_a_suspected_prompt_is_read() -> None:
     one = run(1)
-    assert move(waiting(one), suspect(2), suspect_prompt=True) == Move(one, starts=True)
+    assert move(waiting(one), suspect_prompt=True) == Move(one, starts=True)

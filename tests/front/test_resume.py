@@ -234,6 +234,52 @@ async def test_a_run_that_crashes_its_worker_again_and_again_after_some_tokens_i
     assert worker.started_prompts[0] == 1
 
 
+async def test_nobody_is_convicted_of_what_another_did_beside_it() -> None:
+    lane = make_lane(concurrency=4)
+    worker = FakeWorker(lane)
+    innocent = await lane.submit(request(tokens=(1,)))
+    poison = await lane.submit(request(tokens=(2,)))
+    worker.die()
+    poison.close()  # its client hangs up, and sends it again
+    worker = FakeWorker(lane)
+    again = await lane.submit(request(tokens=(2,)))
+    assert worker.started_prompts == [1]  # it waits until the suspect has got on
+    worker.tokens(innocent.number, *ENOUGH)
+    assert worker.started_prompts == [1, 2]
+    for _ in range(2):
+        worker.die()
+        assert innocent.outcome == ""
+        worker = FakeWorker(lane)
+        worker.tokens(innocent.number, *ENOUGH)
+    assert (innocent.outcome, again.outcome) == ("", "worker_lost")
+
+
+async def test_a_run_that_only_waited_in_the_worker_is_not_blamed() -> None:
+    lane = make_lane(concurrency=1)
+    worker = FakeWorker(lane)
+    first, behind = [await lane.submit(request(tokens=(n,))) for n in (1, 2)]
+    for _ in range(20):
+        assert worker.started_prompts == [1, 2]
+        worker.tokens(first.number, *ENOUGH)
+        worker.die(Death.KILLED)
+        worker = FakeWorker(lane)
+    assert (first.outcome, behind.outcome) == ("", "")
+
+
+async def test_what_workers_died_of_is_refused_when_it_is_sent_again() -> None:
+    lane = make_lane()
+    run = await lane.submit(request(tokens=(5, 6)))
+    for _ in range(2):
+        FakeWorker(lane).die()
+    assert run.outcome == "worker_lost"
+    with pytest.raises(WorkerLost, match="not tried again for"):
+        await lane.submit(request("another-id", tokens=(5, 6)))
+    FakeWorker(lane)
+    assert (await lane.submit(request(tokens=(5, 7)))).outcome == ""
+    lane.identity = b"another model"
+    assert (await lane.submit(request(tokens=(5, 6)))).outcome == ""
+
+
 async def test_a_run_that_only_waited_in_the_front_is_not_blamed() -> None:
     lane = make_lane(concurrency=1)
     worker = FakeWorker(lane)

@@ -15,7 +15,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher, LLParserLimits
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
@@ -32,9 +32,11 @@ MAX_MEMORY = 768 << 20  # address space
 MAX_STACK = 32 << 20
 MAX_RULES = 1000  # of a GBNF grammar; its conversion takes time by their square
 
-# Nothing of these can be changed from inside of a schema. Compact where the keys are given: of
-# SmolLM2's answers to a schema of five properties 16 of 16 ended, after 57 tokens in half the steps
-# that it took with white space where the model likes it, which also wandered off into blank lines.
+# A schema cannot change how it is written by an `x-guidance` of its own: these stand instead of it,
+# as what they leave out (`whitespace_pattern`) would be the client's.
+# Compact where the keys are given: of SmolLM2's answers to a schema of five properties 16 of 16
+# ended, after 57 tokens in half the steps that it took with white space where the model likes it,
+# which also wandered off into blank lines.
 _JSON: "JsonCompileOptions" = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -82,16 +84,25 @@ def grammar_of(kind: str, source: str) -> str:
 
 def _of_schema(source: str) -> str:
     try:
-        schema = followable(closed(json.loads(source)))
-        return LLMatcher.grammar_from_json_schema(
-            json.dumps(schema, ensure_ascii=False), overrides=_JSON
-        )
+        schema = _ready(json.loads(source), _JSON)
+        return LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False))
     except RecursionError as error:
         raise Invalid("it is nested too deeply") from error
     except InexactNumber as error:
         raise Invalid(str(error)) from error
     except ValueError as error:
         raise Invalid(f"it is no JSON: {error}") from error
+
+
+def _ready(schema: Any, options: "JsonCompileOptions") -> dict[str, Any]:
+    """Return a schema to be compiled with some options and no others. Raises Invalid."""
+    if schema is True:
+        schema = {}
+    if schema is False:
+        raise Invalid("no text can match it: it is false")
+    if not isinstance(schema, dict):
+        raise Invalid("a schema is a JSON object, or true")
+    return {**followable(closed(schema)), "x-guidance": options}
 
 
 def _of_gbnf(source: str) -> str:

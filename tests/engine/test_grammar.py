@@ -80,6 +80,7 @@ def walk(grammar: Grammar, codec: LlamaCodec, text: str) -> Matcher:
         ("json_object", "", '{"a":[1,{"b":null}]}'),
         ("json_schema", {"type": "object", "properties": {"a": {"enum": [1]}}}, '{"a":1}'),
         ("json_schema", {"type": "string", "pattern": "^h+$"}, '"hhh"'),
+        ("json_schema", "true", '"h"'),
         ("regex", "(hello|bye) world", "hello world"),
         ("gbnf", 'root ::= "a" more\nmore ::= [b-d]+ ("\\n" | "x")', "abd\n"),
         ("lark", 'start: "a" %json {"type":"object"}', "a{}"),
@@ -165,6 +166,23 @@ def test_a_schema_cannot_loosen_what_is_promised(compiled: Compile) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"whitespace_pattern": "#+"}, {"whitespace_flexible": True}, {"item_separator": "#,"}, 7],
+)
+def test_a_schema_cannot_change_what_is_white_space(
+    compiled: Compile, codec: LlamaCodec, options: object
+) -> None:
+    pair = {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}
+    inner = {**pair, "x-guidance": options}
+    outer = {"type": "array", "items": inner, "minItems": 1}
+    for schema, begun in ((inner, "["), (inner, "[false"), (outer, "[[false")):
+        matcher = compiled("json_schema", schema).matcher()
+        matcher.accept(codec.tokenize(begun, add_special=False, parse_special=False))
+        next_ = {codec.piece(token)[:1] for token in allowed(matcher, codec)}
+        assert next_ <= {b"t", b"f", b","}
+
+
 def test_control_tokens_never_pass_for_text(compiled: Compile, codec: LlamaCodec) -> None:
     matcher = compiled("regex", r"[<|a-z_>]{5,40}").matcher()
     names = [codec.name(token) for token in allowed(matcher, codec)]
@@ -218,6 +236,8 @@ def patterns(count: int) -> dict[str, Any]:
 REFUSED: list[tuple[str, Any, str, str]] = [
     ("json_schema", "{", "invalid_json_schema", "no JSON"),
     ("json_schema", "[1]", "invalid_json_schema", "object"),
+    ("json_schema", "null", "invalid_json_schema", "object"),
+    ("json_schema", "false", "invalid_json_schema", "no text can match it"),
     ("json_schema", {"type": "strin"}, "invalid_json_schema", "strin"),
     ("json_schema", {"not": {}}, "invalid_json_schema", '"not"'),
     ("json_schema", {"type": "string", "format": "x"}, "invalid_json_schema", "format: x"),

@@ -102,7 +102,7 @@ class LlamaCodec:
         parallel = tools.parallel and not one_call
         bound = msgspec.structs.replace(tools, parallel=parallel)
         source = grammar(bound, syntax, self._marks, answer)
-        return Constraint("lark", source), syntax
+        return Constraint("calls", source), syntax
 
     @cached_property
     def _template(self) -> ChatTemplate:

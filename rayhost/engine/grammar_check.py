@@ -79,30 +79,56 @@ def grammar_of(kind: str, source: str) -> str:
             return LLMatcher.grammar_from_lark(source)
         case "gbnf":
             return LLMatcher.grammar_from_lark(_of_gbnf(source))
+        case "calls":
+            return LLMatcher.grammar_from_lark(_of_calls(source))
     raise Invalid(f"{kind!r} is no kind of grammar")
 
 
 def _of_schema(source: str) -> str:
     try:
-        schema = _ready(json.loads(source), _JSON)
-        return LLMatcher.grammar_from_json_schema(json.dumps(schema, ensure_ascii=False))
+        schema = json.loads(source)
     except RecursionError as error:
         raise Invalid("it is nested too deeply") from error
-    except InexactNumber as error:
-        raise Invalid(str(error)) from error
     except ValueError as error:
         raise Invalid(f"it is no JSON: {error}") from error
+    return LLMatcher.grammar_from_json_schema(_written(schema, _JSON))
 
 
-def _ready(schema: Any, options: "JsonCompileOptions") -> dict[str, Any]:
-    """Return a schema to be compiled with some options and no others. Raises Invalid."""
+def _of_calls(source: str) -> str:
+    """Return the grammar of calls of functions, as `engine.tools` has it, in Lark."""
+    return "".join(
+        f"{_in_lark(line, number)}\n" for number, line in enumerate(source.split("\n"), 1)
+    )
+
+
+def _in_lark(line: str, number: int) -> str:
+    try:
+        rule = json.loads(line)
+        if isinstance(rule, str):
+            return rule
+        head, schema, options = rule
+        return f"{head} %json {_written(schema, options)}"
+    except RecursionError as error:
+        raise Invalid(f"at {number}(1): it is nested too deeply") from error
+    except Invalid as error:  # told of its place as llguidance tells of one
+        raise Invalid(f"at {number}(1): {error}") from error
+
+
+def _written(schema: Any, options: "JsonCompileOptions") -> str:
+    """Return a schema as it is compiled, with some options and no others. Raises Invalid."""
     if schema is True:
         schema = {}
     if schema is False:
         raise Invalid("no text can match it: it is false")
     if not isinstance(schema, dict):
         raise Invalid("a schema is a JSON object, or true")
-    return {**followable(closed(schema)), "x-guidance": options}
+    try:
+        made = followable(closed(schema))
+        return json.dumps({**made, "x-guidance": options}, ensure_ascii=False)
+    except RecursionError as error:
+        raise Invalid("it is nested too deeply") from error
+    except InexactNumber as error:
+        raise Invalid(str(error)) from error
 
 
 def _of_gbnf(source: str) -> str:

@@ -23,6 +23,7 @@ INVALID = {
     "json_object": "invalid_json_schema",
     "gbnf": "invalid_grammar",
     "lark": "invalid_grammar",
+    "calls": "invalid_function_parameters",
     "regex": "invalid_regex",
 }
 _NAMES = {"json_schema": "JSON schema", "json_object": "JSON schema", "regex": "regular expression"}

@@ -1,12 +1,11 @@
 """JSON Schemas made ready for a grammar: what they leave open is closed, as far as that is sound.
 
-Pure: JSON as Python has it in and out, whatever a client made of its words. Used by `tools`, and
-by the child that checks sources (`grammar_check`), so it imports nothing.
+Pure: JSON as Python has it in and out, whatever a client made of its words. Used by the child that
+checks sources (`grammar_check`), so it imports nothing.
 """
 
 from collections.abc import Iterator
-from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 Path = tuple[str, ...]
@@ -19,6 +18,7 @@ _ONE = frozenset(
 _SEVERAL = frozenset({"items", "prefixItems", "allOf", "anyOf", "oneOf"})
 _NAMED = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
 
+_OBJECT = frozenset({"object"})
 _DEFINITIONS = frozenset({"$defs", "definitions"})
 
 # With one of these, several schemas speak of one object: each, closed, would shut out the others.
@@ -87,7 +87,7 @@ def _closed(schema: Any, path: Path, root: Any, left_open: set[Path]) -> Any:
         return made
     if not isinstance(names, dict) or not isinstance(required, list):
         return made
-    if all(name in list(names) for name in required):  # a list: what is unhashable may be in it
+    if all(isinstance(name, str) and name in names for name in required):
         made.setdefault("additionalProperties", False)
     return made
 
@@ -151,9 +151,66 @@ def _at(root: Any, path: Path) -> Any:
     return root
 
 
+class _Object(NamedTuple):
+    """What tells an object from others."""
+
+    values: dict[str, frozenset[str]]  # the texts that a property may only be, if it is there
+    required: frozenset[str]
+
+
 def _exclude_each_other(parts: list[Any], root: Any) -> bool:
+    """Tell whether nothing matches two of several schemas; False where that does not show.
+
+    In time in proportion to their size, but for what `_told_apart` has to try.
+    """
     known = [_followed(part, root) for part in parts]
-    return all(_apart(one, other) for one, other in combinations(known, 2))
+    if len(known) < 2:
+        return True
+    types = [_types(one) for one in known]
+    # Several that are objects may be told apart by their properties, no others of one type.
+    names = [name for its in types if its != _OBJECT for name in its]
+    names += _OBJECT if _OBJECT in types else ()
+    if not all(types) or len(set(names)) < len(names):
+        return False
+    objects = (one for one, its in zip(known, types, strict=True) if its == _OBJECT)
+    return _told_apart([_object(one) for one in objects])
+
+
+def _told_apart(objects: list[_Object]) -> bool:
+    """Tell whether the value of a property tells any two of them apart.
+
+    Those that one property does not, another may: each has its own for what is inside of a kind.
+    """
+    if len(objects) < 2:
+        return True
+    for name in objects[0].values:
+        groups = _by_value(objects, name)
+        if len(groups) > 1:
+            return all(_told_apart(group) for group in groups)
+    return False
+
+
+def _by_value(objects: list[_Object], name: str) -> list[list[_Object]]:
+    """Return objects in groups, no two of which can have one value of a property in common."""
+    groups: dict[frozenset[str], list[_Object]] = {}
+    for one in objects:
+        values = one.values.get(name)
+        if values is None:
+            return [objects]
+        groups.setdefault(values, []).append(one)
+    # Two objects without the property are none that it tells apart.
+    optional = sum(any(name not in one.required for one in group) for group in groups.values())
+    if optional > 1 or sum(map(len, groups)) > len(frozenset().union(*groups)):
+        return [objects]
+    return list(groups.values())
+
+
+def _object(schema: dict[str, Any]) -> _Object:
+    named = schema.get("properties")
+    found = {name: _values(one) for name, one in named.items()} if isinstance(named, dict) else {}
+    required = (name for name in _listed(schema, "required") if isinstance(name, str))
+    values = {name: frozenset(texts) for name, texts in found.items() if texts}
+    return _Object(values, frozenset(required))
 
 
 def _followed(schema: Any, root: Any) -> Any:
@@ -165,26 +222,8 @@ def _followed(schema: Any, root: Any) -> Any:
     return schema
 
 
-def _apart(one: Any, other: Any) -> bool:
-    """Tell whether nothing matches both of two schemas; False where that does not show."""
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return False
-    first, second = _types(one), _types(other)
-    if first and second and not first & second:
-        return True
-    mine, yours = one.get("properties"), other.get("properties")
-    if not (isinstance(mine, dict) and isinstance(yours, dict) and first == second == {"object"}):
-        return False
-    for name in mine.keys() & yours.keys():
-        values = [_values(mine[name]), _values(yours[name])]
-        required = (name in _listed(one, "required")) or (name in _listed(other, "required"))
-        if required and all(values) and not set(values[0]) & set(values[1]):
-            return True
-    return False
-
-
-def _types(schema: dict[str, Any]) -> set[str]:
-    given = schema.get("type")
+def _types(schema: Any) -> set[str]:
+    given = schema.get("type") if isinstance(schema, dict) else None
     names = {one for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)}
     return {"number" if name == "integer" else name for name in names}
 

@@ -1,7 +1,9 @@
 """How a model writes calls of tools, as a grammar: what it may write, and so what is a call.
 
-Pure: functions and a choice in, llguidance's Lark text out. The other end of a syntax, which finds
-the calls in the text, is `http.tool_calls`. Used by `engine.codec`.
+Pure: functions and a choice in, the source of a constraint out. It takes time in proportion to the
+schemas, which nobody looks into here: what is done to them is for the child that checks sources
+(`engine.grammar_check`). The other end of a syntax, which finds the calls in the text, is
+`http.tool_calls`. Used by `engine.codec`.
 
 With `required`, or one function by name: calls and nothing else. With `auto`: text, or calls, or
 text and then calls; from where a call begins, all is bound. Arguments match their schema always.
@@ -13,13 +15,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from rayhost.engine.base import PromptError
-from rayhost.engine.schema import closed
-from rayhost.engine.schema_numbers import InexactNumber, followable
-from rayhost.ipc.messages import Constraint, Tools
+from rayhost.ipc.messages import Constraint, Rejected, Tools
 
 MAX_CALLS = 16  # in one answer: a small model may find no end of them
 
 Syntax = Literal["hermes", "mistral", "llama"]
+
+# A rule in Lark; or one that ends in JSON, with the schema of that and how it is written.
+Rule = str | tuple[str, Any, Mapping[str, Any]]
 
 
 class _Form(NamedTuple):
@@ -50,16 +53,17 @@ _COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator"
 def grammar(
     tools: Tools, syntax: Syntax, tokens: Mapping[str, int], answer: Constraint | None = None
 ) -> str:
-    """Return the Lark text of every answer that is allowed.
+    """Return every answer that is allowed, as the source of a constraint of kind "calls".
 
-    `tokens` has the ids of those `MARKS` that are one special token. An answer without a call must
-    match `answer`. Raises PromptError for what cannot be combined.
+    That is a `Rule` in JSON on each line. `tokens` has the ids of those `MARKS` that are one
+    special token. An answer without a call must match `answer`. Raises PromptError for what cannot
+    be combined.
     """
     form = _FORMS[syntax]
     begin = _mark(form.begin, tokens)
     if tools.choice == "required":
         starts = ["calls" if syntax == "llama" else f"{begin} calls"]
-        lines = []
+        rules: list[Rule] = []
     elif answer is None:
         starts = ["TEXT", "lead calls"]
         if form.begin in tokens:
@@ -67,26 +71,33 @@ def grammar(
         if syntax == "llama":
             starts.append("calls")
         text = _text_but('"name"') if syntax == "llama" else _ANY
-        lines = [f"TEXT: /{text}/", f"lead[lazy]: TEXT {_quoted(form.begin)}"]
+        rules = [f"TEXT: /{text}/", f"lead[lazy]: TEXT {_quoted(form.begin)}"]
     else:
         starts = ["answer", f"{begin} calls"]
-        lines = [f"answer: %json {_answer_schema(answer, syntax)}"]
-    return "\n".join(
-        [f"start: {' | '.join(starts)}", *lines, *_calls(tools, form, tokens, begin), ""]
-    )
+        rules = [("answer:", _answer_schema(answer, syntax), _COMPACT)]
+    rules = [f"start: {' | '.join(starts)}", *rules, *_calls(tools, form, tokens, begin)]
+    try:
+        return "\n".join(map(json.dumps, rules))
+    except RecursionError as error:
+        raise PromptError("a schema is nested too deeply", "invalid_json_schema") from error
 
 
-def fault(source: str, error: str) -> str:
-    """Return why tools cannot be used, for their grammar and what llguidance says of it."""
+def fault(source: str, error: str) -> Rejected:
+    """Return why tools cannot be used, for their source and what is said of the grammar."""
     place = re.search(r"\bat (\d+)\(\d+\): (.*)", error)
-    line = source.splitlines()[int(place[1]) - 1] if place else ""
-    name = re.match(r'f\d+: "([^"\\]+)', line)
-    if place is None or name is None:
-        return f"the tools cannot be used: {error}"
-    return f"Invalid schema for function {name[1]!r}: {place[2]}"
+    rules = source.split("\n")
+    rule = rules[int(place[1]) - 1] if place and int(place[1]) <= len(rules) else ""
+    name = re.match(r'\["f\d+: \\"([^"\\]+)', rule)
+    if place and rule.startswith('["answer:"'):
+        return Rejected(f"the JSON schema cannot be used: {place[2]}", "invalid_json_schema")
+    if place and name:
+        why = f"Invalid schema for function {name[1]!r}: {place[2]}"
+    else:
+        why = f"the tools cannot be used: {error}"
+    return Rejected(why, "invalid_function_parameters", "tools")
 
 
-def _calls(tools: Tools, form: _Form, tokens: Mapping[str, int], begin: str) -> list[str]:
+def _calls(tools: Tools, form: _Form, tokens: Mapping[str, int], begin: str) -> list[Rule]:
     """Return the rules of what comes behind the first beginning."""
     chosen = [one for one in tools.functions if tools.only in ("", one["name"])]
     if not chosen:
@@ -103,7 +114,7 @@ def _calls(tools: Tools, form: _Form, tokens: Mapping[str, int], begin: str) -> 
         f"calls: {_quoted(form.open)} call {more} {_quoted(form.close)} {end}",
         f'call: {_quoted(name)} ({" | ".join(heads)}) "}}"',
         *(
-            f"{head}: {_quoted(_behind_name(one, form))} %json {_arguments_schema(one)}"
+            (f"{head}: {_quoted(_behind_name(one, form))}", one["parameters"], _options(one))
             for head, one in zip(heads, chosen, strict=True)
         ),
     ]
@@ -113,20 +124,12 @@ def _behind_name(function: Mapping[str, Any], form: _Form) -> str:
     return f'{function["name"]}", "{form.arguments}": '
 
 
-def _arguments_schema(function: Mapping[str, Any]) -> str:
-    options: dict[str, Any] = dict(_TRAINED)
-    if function.get("strict") is False:  # what cannot be followed of the schema is not
-        options["lenient"] = True
-    try:
-        return _json_of(function["parameters"], options)
-    except InexactNumber as error:
-        raise PromptError(
-            f"Invalid schema for function {function['name']!r}: {error}",
-            "invalid_function_parameters",
-        ) from error
+def _options(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    # With `strict` false, what cannot be followed of the schema is not.
+    return {**_TRAINED, "lenient": True} if function.get("strict") is False else _TRAINED
 
 
-def _answer_schema(answer: Constraint, syntax: Syntax) -> str:
+def _answer_schema(answer: Constraint, syntax: Syntax) -> object:
     if syntax == "llama":
         raise PromptError(
             "response_format: this model writes calls as JSON, so an answer that is JSON too could "
@@ -134,26 +137,10 @@ def _answer_schema(answer: Constraint, syntax: Syntax) -> str:
         )
     match answer.kind:
         case "json_object":
-            schema: object = {"type": "object"}
+            return {"type": "object"}
         case "json_schema":
-            schema = _loaded(answer.source)
-        case _:
-            raise PromptError(f"{answer.kind}: cannot be combined with tools")
-    if schema is True:
-        schema = {}
-    if not isinstance(schema, dict):
-        raise PromptError("response_format: a schema that allows nothing cannot be matched")
-    try:
-        return _json_of(schema, _COMPACT)
-    except (InexactNumber, RecursionError) as error:
-        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        raise PromptError(
-            f"the JSON schema cannot be used: {why}", "invalid_json_schema"
-        ) from error
-
-
-def _json_of(schema: dict[str, Any], options: Mapping[str, Any]) -> str:
-    return json.dumps({**followable(closed(schema)), "x-guidance": options})
+            return _loaded(answer.source)
+    raise PromptError(f"{answer.kind}: cannot be combined with tools")
 
 
 def _loaded(source: str) -> object:

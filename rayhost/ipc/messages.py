@@ -72,9 +72,12 @@ class Load(Message, frozen=True):
 
 
 class Constraint(Message, frozen=True):
-    """What the generated text must match. `source` is the schema's JSON, or the grammar."""
+    """What the generated text must match.
 
-    kind: Literal["json_schema", "json_object", "regex", "gbnf", "lark"]
+    `source` is the schema's JSON, or the grammar; that of "calls" is made by `engine.tools`.
+    """
+
+    kind: Literal["json_schema", "json_object", "regex", "gbnf", "lark", "calls"]
     source: str
 
 

@@ -100,8 +100,7 @@ def checked(told: Prepared, outcome: Outcome) -> Message:
     if not isinstance(outcome, GrammarError):
         return told
     if told.tool_syntax and told.constraint is not None:
-        why = fault(told.constraint.source, str(outcome))
-        return Rejected(why, "invalid_function_parameters", "tools")
+        return fault(told.constraint.source, str(outcome))
     return rejected(outcome)
 
 

@@ -9,6 +9,7 @@ from llguidance import LLMatcher
 
 from rayhost.engine.base import LoadError, PromptError
 from rayhost.engine.codec import LlamaCodec
+from rayhost.engine.grammar_check import grammar_of
 from rayhost.engine.grammar_compiler import tokenizer_of
 from rayhost.engine.llama import LlamaEngine
 from rayhost.http.tool_calls import Call, split_calls
@@ -31,9 +32,9 @@ def engine(tmp_path: Path, chat: bool | str = True, **marks: Any) -> LlamaEngine
 
 
 def matcher(codec: LlamaCodec, constraint: Constraint) -> LLMatcher:
-    assert constraint.kind == "lark"
+    assert constraint.kind == "calls"
     tokenizer = tokenizer_of(codec.words())
-    made = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(constraint.source), log_level=0)
+    made = LLMatcher(tokenizer, grammar_of(constraint.kind, constraint.source), log_level=0)
     assert not made.is_error(), made.get_error()
     return made
 

@@ -248,6 +248,8 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("json_schema", deep(500), "invalid_json_schema", "too deeply"),
     ("json_schema", deep(20_000), "invalid_json_schema", "bytes"),
     ("json_schema", patterns(40), "invalid_json_schema", "too complex"),
+    ("calls", json.dumps(["start:", patterns(40), {}]), "invalid_function_parameters", "complex"),
+    ("calls", json.dumps("x" * 2**18), "invalid_function_parameters", "bytes"),
     ("json_schema", {"enum": ["x" * 2**20]}, "invalid_json_schema", "bytes"),
     ("json_schema", {"type": "integer", "multipleOf": 999999937}, "invalid_json_schema", "fuel"),
     ("json_schema", {"const": 2**53 + 1}, "invalid_json_schema", "const: 9007199254740993 cannot"),

@@ -15,9 +15,31 @@ def having(*names: str, **more: Any) -> Schema:
     return {"type": "object", "properties": {name: {"type": "null"} for name in names}, **more}
 
 
-def tagged(tag: str, name: str, **more: Any) -> Schema:
-    properties = {"kind": {"const": tag}, name: {"type": "null"}}
-    return {"type": "object", "properties": properties, "required": ["kind"], **more}
+def tagged(tag: str, name: str, inner: str = "", **more: Any) -> Schema:
+    properties: Schema = {"kind": {"const": tag}, name: {"type": "null"}}
+    if inner:
+        properties["inner"] = {"const": inner}
+    required = ["kind", "inner"] if inner else ["kind"]
+    return {"type": "object", "properties": properties, "required": required, **more}
+
+
+def coded(codes: list[str], name: str) -> Schema:
+    properties = {"code": {"enum": codes}, name: {"type": "null"}}
+    return {"type": "object", "properties": properties, "required": ["code"]}
+
+
+class Counted(str):
+    """A text that counts how often it is looked at for being another's equal, or its key."""
+
+    looked = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.looked += 1
+        return super().__eq__(other)
+
+    def __hash__(self) -> int:
+        Counted.looked += 1
+        return super().__hash__()
 
 
 def is_closed(schema: Schema) -> bool:
@@ -109,6 +131,19 @@ def test_one_part_of_all_is_closed_as_if_it_stood_there() -> None:
         ([{"$ref": "#/$defs/one"}, {"$ref": "#/$defs/two"}], True),
         ([{"$ref": "#/$defs/one"}, {"$ref": "#/$defs/one"}], False),
         ([{"$ref": "#/$defs/nowhere"}, {"type": "null"}], False),
+        ([{"type": "string"}, {"type": ["string", "null"]}], False),
+        ([{"type": "integer"}, {"type": "number"}], False),
+        ([tagged("a", "x"), tagged("b", "y"), {"type": "null"}], True),
+        ([tagged("a", "x"), tagged("b", "y"), {"type": ["null", "object"]}], False),
+        ([having("x")], True),
+        ([coded(["a", "b"], "x"), coded(["c"], "y"), coded(["d", "e"], "z")], True),
+        ([coded(["a", "b"], "x"), coded(["b", "c"], "y")], False),
+        ([tagged("a", "x"), tagged("b", "y"), tagged("c", "z", required=[])], True),
+        ([tagged("a", "x"), *(tagged(tag, "y", required=[]) for tag in "bc")], False),
+        # The second property tells apart what the first one does not.
+        ([tagged("a", "x", inner="1"), tagged("a", "y", inner="2"), tagged("b", "z")], True),
+        ([tagged("a", "x", inner="1"), tagged("a", "y", inner="1"), tagged("b", "z")], False),
+        ([tagged("a", "x"), tagged("b", "y"), having("z")], False),
     ],
 )
 def test_one_of_several_is_closed_where_they_exclude_each_other(
@@ -121,6 +156,17 @@ def test_one_of_several_is_closed_where_they_exclude_each_other(
         found = [is_closed(one) for one in objects if "properties" in one]
         assert found == [apart] * len(found)
         assert is_closed(whole["$defs"]["other"])
+
+
+def test_what_many_parts_take_grows_with_their_number() -> None:
+    looked = []
+    for count in (100, 1000):
+        Counted.looked = 0
+        parts = [tagged(Counted(i), "x") for i in range(count)]
+        assert is_closed(closed({"oneOf": parts})["oneOf"][-1])
+        looked.append(Counted.looked)
+    assert looked[0] > 100
+    assert looked[1] < 20 * looked[0], "by their square it would be a hundred times"
 
 
 def referred_to(parts: list[Schema]) -> list[str]:

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from rayhost.engine import grammar_check
 from rayhost.engine.base import PromptError
 from rayhost.engine.tools import MARKS, MAX_CALLS, Syntax, fault, grammar
 from rayhost.http.tool_calls import Call, split_calls
 from rayhost.ipc.messages import Constraint, Tools
 from tests.http.test_tool_calls import written
+from tests.support.hostile_schemas import deep
 
 END = 256
 SPECIAL = {mark: 257 + i for i, mark in enumerate(MARKS)}
@@ -52,7 +54,7 @@ UTC = Call("get_time", '{"zone": "UTC"}')
 
 
 def matcher(source: str) -> LLMatcher:
-    made = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(source), log_level=0)
+    made = LLMatcher(TOKENIZER, grammar_check.grammar_of("calls", source), log_level=0)
     assert not made.is_error(), made.get_error()
     return made
 
@@ -207,7 +209,6 @@ def test_an_answer_matches_its_schema_or_is_calls(syntax: Syntax, special: bool)
         ("llama", Constraint("json_object", "")),
         ("hermes", Constraint("regex", "a")),
         ("hermes", Constraint("gbnf", 'root ::= "a"')),
-        ("hermes", Constraint("json_schema", "false")),
         ("hermes", Constraint("json_schema", "{")),
     ],
 )
@@ -246,7 +247,7 @@ def test_objects_have_only_the_properties_that_are_named() -> None:
 )
 def test_what_a_schema_says_of_other_properties_stays(schema: dict[str, Any]) -> None:
     source = grammar_of("hermes", False, function(**schema), choice="required")
-    made = LLMatcher(TOKENIZER, LLMatcher.grammar_from_lark(source), log_level=0)
+    made = LLMatcher(TOKENIZER, grammar_check.grammar_of("calls", source), log_level=0)
     text = '<tool_call>\n{"name": "get_weather", "arguments": {"x": null}'
     assert made.is_error() or made.try_consume_tokens(list(text.encode())) == len(text)
 
@@ -254,13 +255,50 @@ def test_what_a_schema_says_of_other_properties_stays(schema: dict[str, Any]) ->
 def test_a_schema_that_cannot_be_followed_is_no_grammar_unless_it_need_not_be() -> None:
     picky = function(properties={"a": {"type": "array", "uniqueItems": True}})
     strictly = grammar_of("hermes", False, picky)
-    error = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(strictly))
-    why = fault(strictly, f"the grammar cannot be used: {error}")
-    assert why.startswith("Invalid schema for function 'get_weather': ")
-    assert "uniqueItems" in why
-    assert fault(strictly, "it is too complex") == "the tools cannot be used: it is too complex"
+    _, error = grammar_check.check("calls", strictly)
+    refused = fault(strictly, f"the grammar cannot be used: {error}")
+    assert (refused.code, refused.param) == ("invalid_function_parameters", "tools")
+    assert refused.message.startswith("Invalid schema for function 'get_weather': ")
+    assert "uniqueItems" in refused.message
+    assert fault(strictly, "it is too complex").message == (
+        "the tools cannot be used: it is too complex"
+    )
     loosely = grammar_of("hermes", False, {**picky, "strict": False})
-    assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(loosely))
+    assert grammar_check.check("calls", loosely)[1] == ""
+
+
+BAD: Sequence[tuple[object, str]] = (
+    ({"type": "object", "properties": {"a": {"const": 2**53 + 1}}}, "properties.a.const: 90071"),
+    ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+    (False, "no text can match it"),
+    ([], "JSON object"),
+    (deep(500), "too deeply"),
+)
+
+
+@pytest.mark.parametrize(("schema", "says"), BAD)
+def test_what_is_wrong_is_told_of_the_schema_that_it_is_in(schema: object, says: str) -> None:
+    function_ = {"name": "f", "parameters": schema}
+    if schema != BAD[-1][0]:  # a body is not that deep, a schema in a text may be
+        source = grammar_of("hermes", False, TIME, function_)
+        refused = fault(source, grammar_check.check("calls", source)[1])
+        assert (refused.code, refused.param) == ("invalid_function_parameters", "tools")
+        assert refused.message.startswith("Invalid schema for function 'f': ")
+        assert says in refused.message
+    answer = Constraint("json_schema", json.dumps(schema))
+    source = grammar_of("hermes", False, answer=answer)
+    refused = fault(source, grammar_check.check("calls", source)[1])
+    assert (refused.code, refused.param) == ("invalid_json_schema", None)
+    assert says in refused.message
+
+
+def test_schemas_are_written_down_and_not_looked_into() -> None:
+    """The text thread, which everybody waits for, has no more to do with them."""
+    parameters = {"oneOf": [{"type": "string"}] * 2, "properties": {"a": {"const": 2**60 + 1}}}
+    answer = Constraint("json_schema", json.dumps(parameters))
+    source = grammar_of("hermes", False, {"name": "f", "parameters": parameters}, answer=answer)
+    rules = [json.loads(line) for line in source.split("\n")]
+    assert [rule[1] for rule in rules if isinstance(rule, list)] == [parameters, parameters]
 
 
 def test_a_schema_cannot_change_how_json_is_written() -> None:

@@ -18,6 +18,12 @@ VALUES: tuple[Any, ...] = (
     *("#", "#/$defs/a", "object", [], [None], ["x", "x"], [[]], [{}], {}, {"a": None}, {"": {}}),
     *({"a": []}, {"a": {"type": "object"}}, {"type": 7}, ["object", 7]),
 )
+
+
+def _tagged(tag: str) -> Schema:
+    return {"type": "object", "properties": {"t": {"const": tag}}, "required": ["t"]}
+
+
 WRITTEN: tuple[Schema, ...] = (
     {"type": "object", "properties": {"a": {}}, "required": None},
     {"type": "object", "properties": []},
@@ -36,6 +42,8 @@ WRITTEN: tuple[Schema, ...] = (
     {"type": "object", "properties": {"a": {"enum": [f"v{i}" for i in range(5_000)]}}},
     {"type": "string", "pattern": "(a|b)*" * 400},
     {"allOf": [{"type": "string", "pattern": f"a[ab]{{{i + 5}}}"} for i in range(40)]},
+    {"type": "object", "properties": {"a": {"oneOf": [_tagged(f"v{i}") for i in range(1_000)]}}},
+    {"type": "object", "properties": {"a": {"oneOf": [_tagged(f"v{i}") for i in range(3_000)]}}},
 )
 
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from rayhost.engine.base import PromptError
 from rayhost.engine.grammar import GrammarError
+from rayhost.engine.tools import grammar
 from rayhost.ipc.channel import Frame, attach, create
 from rayhost.ipc.messages import (
     Compiling,
@@ -74,7 +75,7 @@ def test_a_refusal_names_the_field(prepare: Prepare, expected: Message) -> None:
 
 TOOLS = Tools(({"name": "f", "parameters": {"type": "object"}},))
 SCHEMA = Constraint("json_object", "")
-CALLS = Constraint("lark", 'start: f0\nf0: "f\\", " %json {}')
+CALLS = Constraint("calls", grammar(TOOLS, "hermes", {}))
 
 
 class Calling(Codec):
@@ -108,7 +109,8 @@ def test_tools_that_may_not_be_called_are_not_shown() -> None:
 
 def test_a_schema_of_a_function_that_cannot_be_followed_names_the_function() -> None:
     told = Prepared(pack_tokens([7]), CALLS, "hermes")
-    error = GrammarError("it cannot be used: at 2(3): no such type", "invalid_grammar")
+    line = 1 + [rule.startswith('["f0') for rule in CALLS.source.split("\n")].index(True)
+    error = GrammarError(f"it cannot be used: at {line}(3): no such type", "invalid_grammar")
     assert checked(told, error) == Rejected(
         "Invalid schema for function 'f': no such type", "invalid_function_parameters", "tools"
     )

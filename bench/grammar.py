@@ -27,6 +27,7 @@ from rayhost.engine.codec import LlamaCodec
 from rayhost.engine.grammar import STACK, Grammar
 from rayhost.engine.grammar_compiler import Grammars, tokenizer_of
 from rayhost.ipc.messages import Constraint
+from rayhost.worker.constraints import LONGEST_S
 
 GBNF = r"""root ::= object
 value ::= object | array | string | number | "true" | "false" | "null"
@@ -74,7 +75,7 @@ def main() -> None:
     say(f"llguidance's tokenizer: {ms(began):.0f} ms, once\n")
     say(f"{'':44s} {'build':>8s} {'median':>8s} {'mean':>8s} {'worst':>8s}  ms")
     grammars = Grammars(lambda: tokenizer)
-    deep(lambda: grammars.compile(Constraint("regex", "a")))  # starts the child
+    deep(lambda: grammars.compile(Constraint("regex", "a"), LONGEST_S))  # starts the child
     properties = {key: shape(value) for key, value in TEXT.items()}
     schema = {"type": "object", "properties": properties}
     wide = {"type": "object", "properties": {**properties, **filler(200)}}
@@ -129,7 +130,7 @@ def ours(
 ) -> Row:
     """Follow the text through llguidance, as the worker does."""
     began = time.perf_counter()
-    grammar = deep(lambda: grammars.compile(constraint))
+    grammar = deep(lambda: grammars.compile(constraint, LONGEST_S))
     built = ms(began)
     matcher = grammar.matcher()
     row = np.zeros(codec.vocabulary, np.float32)

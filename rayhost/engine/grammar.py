@@ -41,6 +41,10 @@ class GrammarError(Exception):
         self.code = code
 
 
+class TooSlow(GrammarError):
+    """A constraint that was not compiled in the time it was given."""
+
+
 class Grammar:
     """A compiled constraint. Safe to use from several threads."""
 

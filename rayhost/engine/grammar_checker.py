@@ -6,6 +6,7 @@ replaced for the next one.
 
 import json
 import select
+import signal
 import subprocess
 import sys
 import weakref
@@ -25,9 +26,13 @@ class Checker:
         self._idle_s = idle_s
         self._child: subprocess.Popen[bytes] | None = None
 
-    def check(self, constraint: Constraint) -> str:
-        """Return a constraint in llguidance's words, which can be compiled. Raises Invalid."""
-        question = json.dumps((constraint.kind, constraint.source)).encode("ascii") + b"\n"
+    def check(self, constraint: Constraint, cpu_s: float) -> str:
+        """Return a constraint in llguidance's words, which can be compiled.
+
+        Raises Invalid, and Unfinished where that would take more than so many seconds of a CPU.
+        """
+        asked = (constraint.kind, constraint.source, cpu_s)
+        question = json.dumps(asked).encode("ascii") + b"\n"
         answer = b""
         for again in (True, False):
             child = self._child = self._child or self._start()
@@ -35,10 +40,14 @@ class Checker:
             if answer:
                 break
             self._child = None
-            if _end(child) != 0 or not again:  # 0: nobody had asked it for a while
-                raise grammar_check.Invalid(
+            status = _end(child)
+            if status != 0 or not again:  # 0: nobody had asked it for a while
+                kind = grammar_check.Invalid
+                if status == -signal.SIGPROF:
+                    kind = grammar_check.Unfinished
+                raise kind(
                     "it is too complex: compiling it takes more than "
-                    f"{grammar_check.MAX_CPU_S} s, or too much memory"
+                    f"{cpu_s:g} s, or too much memory"
                 )
         grammar, error = json.loads(answer)
         if error:

@@ -12,7 +12,7 @@ from typing import Any
 from llguidance import LLMatcher, LLTokenizer
 
 from rayhost.engine import grammar_check
-from rayhost.engine.grammar import Grammar, GrammarError, Words, told
+from rayhost.engine.grammar import Grammar, GrammarError, TooSlow, Words, told
 from rayhost.engine.grammar_checker import Checker
 from rayhost.ipc.messages import Constraint
 
@@ -49,9 +49,10 @@ class Grammars:
         self._tokenizer: LLTokenizer | None = None
         self._checker = Checker()
 
-    def compile(self, constraint: Constraint) -> Grammar:
+    def compile(self, constraint: Constraint, cpu_s: float) -> Grammar:
         """Return a compiled constraint. Raises GrammarError.
 
+        TooSlow is the one for what would take more than so many seconds of a CPU.
         For a thread with a stack of `grammar.STACK`; only one may do this at a time.
         """
         name = _NAMES.get(constraint.kind, "grammar")
@@ -62,7 +63,7 @@ class Grammars:
                 INVALID[constraint.kind],
             )
         try:
-            grammar = self._checker.check(constraint)
+            grammar = self._checker.check(constraint, cpu_s)
             self._tokenizer = self._tokenizer or self._make_tokenizer()
             prototype = LLMatcher(
                 self._tokenizer, grammar, log_level=0, limits=grammar_check.LIMITS
@@ -71,7 +72,8 @@ class Grammars:
             if prototype.is_error():
                 raise grammar_check.Invalid(prototype.get_error())
         except grammar_check.Invalid as reason:
-            raise GrammarError(
+            unfinished = isinstance(reason, grammar_check.Unfinished)
+            raise (TooSlow if unfinished else GrammarError)(
                 f"the {name} cannot be used: {told(str(reason))}", INVALID[constraint.kind]
             ) from reason
         return Grammar(self._tokenizer, prototype)

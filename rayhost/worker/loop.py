@@ -137,7 +137,9 @@ class StepLoop(Turns):
         else:  # what it was compiled to when its prompt was read is gone, or in another worker
             self._uncompiled.add(request_id)
             self._constraints.compile(
-                constraint, lambda outcome: self._inbox.put((request_id, Compiled(start, outcome)))
+                request_id,
+                constraint,
+                lambda outcome: self._inbox.put((request_id, Compiled(start, outcome))),
             )
 
     def _start_guided(self, request_id: int, start: Start, outcome: Outcome) -> None:

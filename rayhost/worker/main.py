@@ -25,7 +25,16 @@ import structlog
 from rayhost import clock, logs, procfs
 from rayhost.engine.base import Codec, Facts, LoadError
 from rayhost.ipc.channel import ChildFds, End, Receiver, attach
-from rayhost.ipc.messages import Cancel, Convert, Load, LoadFailed, Prepare, Ready, decode
+from rayhost.ipc.messages import (
+    Cancel,
+    Convert,
+    Load,
+    LoadFailed,
+    Message,
+    Prepare,
+    Ready,
+    decode,
+)
 from rayhost.worker import warm
 from rayhost.worker.constraints import Compile, Constraints
 from rayhost.worker.embed_loop import EmbedLoop
@@ -175,7 +184,7 @@ def _begin_threads(codec: Codec, end: End, outbox: Outbox, constraints: Constrai
     context = contextvars.copy_context()  # the log's fixed fields, which other threads do not see
     threading.excepthook = lambda failure: context.copy().run(_end_process, *failure[:3])
     _thread("text", prepare_forever, codec, prompts, outbox, constraints)
-    _thread("reader", _read_forever, end.receiver, steps, prompts)
+    _thread("reader", _read_forever, end.receiver, steps, prompts, constraints)
     return steps
 
 
@@ -219,18 +228,29 @@ def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox) -> None:
     outbox.flush()
 
 
-def _read_forever(receiver: Receiver, steps: Inbox, prompts: Prompts) -> None:
-    """Take every frame to the thread it is for."""
+def _read_forever(
+    receiver: Receiver, steps: Inbox, prompts: Prompts, constraints: Constraints
+) -> None:
     poll = select.poll()
     poll.register(receiver.data_fd, select.POLLIN)
     while True:
         poll.poll()
         for kind, request_id, payload in receiver.receive(_FRAMES_AT_ONCE):
-            message = decode(kind, payload)
-            if isinstance(message, Prepare | Convert):
-                prompts.put(request_id, message)
-            elif not (isinstance(message, Cancel) and prompts.drop(request_id)):
-                steps.put((request_id, message))
+            deliver(request_id, decode(kind, payload), steps, prompts, constraints)
+
+
+def deliver(
+    request_id: int, message: Message, steps: Inbox, prompts: Prompts, constraints: Constraints
+) -> None:
+    """Take a message to the thread it is for."""
+    if isinstance(message, Prepare | Convert):
+        prompts.put(request_id, message)
+        return
+    if isinstance(message, Cancel):
+        if prompts.drop(request_id):
+            return
+        constraints.drop(request_id)  # of a prompt, or of a run that the step thread knows too
+    steps.put((request_id, message))
 
 
 def _thread(name: str, target: Callable[..., None], *args: object) -> None:

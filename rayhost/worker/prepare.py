@@ -1,7 +1,7 @@
 """The text thread: prompts become token ids here, beside the step thread and never in its way.
 
 Tokenizing releases the GIL; a template or a long prompt delays only other prompts. A prompt whose
-answer is constrained is told once the constraint is compiled, which delays no other at all.
+answer is constrained is told once the constraint is compiled, which delays only others like it.
 """
 
 import queue
@@ -71,7 +71,8 @@ def prepare_forever(
             _tell(outbox, request_id, checked(told, outcome))
         else:
             _tell(outbox, request_id, Compiling())
-            constraints.compile(told.constraint, partial(_tell_checked, outbox, request_id, told))
+            tell = partial(_tell_checked, outbox, request_id, told)
+            constraints.compile(request_id, told.constraint, tell)
 
 
 def made_of(codec: Codec, asked: Prepare | Convert) -> Message:

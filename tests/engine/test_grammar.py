@@ -13,11 +13,12 @@ import pytest
 
 from rayhost.engine.codec import LlamaCodec
 from rayhost.engine.grammar import MAX_FORCED, STACK, Grammar, GrammarError, Matcher
-from rayhost.engine.grammar_check import MAX_RULES
+from rayhost.engine.grammar_check import MAX_RULES, Invalid, Unfinished
 from rayhost.engine.grammar_checker import Checker
 from rayhost.engine.grammar_compiler import MAX_SOURCE, Grammars, tokenizer_of
 from rayhost.engine.llama import LlamaEngine
 from rayhost.ipc.messages import Constraint
+from rayhost.worker.constraints import FIRST_S, LONGEST_S
 from tests.worker.process import load_of
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def compiled(codec: LlamaCodec) -> Compile:
 
     def compile_(kind: Any, source: Any) -> Grammar:
         text = source if isinstance(source, str) else json.dumps(source)
-        return with_stack(lambda: grammars.compile(Constraint(kind, text)))
+        return with_stack(lambda: grammars.compile(Constraint(kind, text), LONGEST_S))
 
     return compile_
 
@@ -328,7 +329,18 @@ def test_what_is_large_or_ambiguous_works_or_ends_with_a_reason(
 def test_a_child_that_had_nothing_to_do_is_replaced(compiled: Compile) -> None:
     checker = Checker(idle_s=0.0)
     for _ in range(2):
-        assert json.loads(checker.check(Constraint("regex", "a")))
+        assert json.loads(checker.check(Constraint("regex", "a"), LONGEST_S))
+
+
+def test_time_that_was_too_short_is_told_from_what_cannot_be_compiled() -> None:
+    checker = Checker()
+    with pytest.raises(Unfinished, match=f"{FIRST_S:g} s"):
+        checker.check(Constraint("json_schema", json.dumps(patterns(40))), FIRST_S)
+    with pytest.raises(Invalid) as caught:
+        checker.check(Constraint("json_schema", json.dumps({"not": {}})), FIRST_S)
+    assert not isinstance(caught.value, Unfinished)
+    for _ in range(3):  # what one source has used is not the next one's
+        assert checker.check(Constraint("regex", "a"), FIRST_S)
 
 
 def test_the_next_source_is_not_harmed_by_one_that_was_too_much(compiled: Compile) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import select
 import signal
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rayhost.engine.grammar import Grammar
 from rayhost.ipc.channel import create
 from rayhost.ipc.messages import (
     Cancel,
+    Constraint,
     Convert,
     Converted,
     Finished,
@@ -32,7 +35,12 @@ from rayhost.ipc.messages import (
     unpack_tokens,
 )
 from rayhost.ipc.status import Word
+from rayhost.worker.constraints import Constraints, Outcome
+from rayhost.worker.main import deliver
+from rayhost.worker.prepare import Prompts
+from rayhost.worker.turns import Inbox
 from tests.support.tiny_gguf import vocabulary, write_broken_gguf, write_tiny_llama
+from tests.worker.fake_grammar import Gate
 from tests.worker.process import PATIENCE_S, Worker, load_of, worker
 
 GREEDY = Sampling(temperature=0.0)
@@ -366,3 +374,22 @@ def test_a_file_that_changes_while_it_is_loaded_leaves_nothing_on_disk(tmp_path:
         assert process.exit_status() == 0
         assert "changed as it loaded" in process.complaint()
     assert not (tmp_path / "kv").exists()
+
+
+def test_a_cancel_reaches_whichever_thread_has_the_request() -> None:
+    gate = Gate()
+    steps: Inbox = queue.SimpleQueue()
+    prompts, constraints = Prompts(), Constraints(lambda: gate)
+    done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    for request_id, source in enumerate("abc"):
+        constraints.compile(request_id, Constraint("regex", source), done.put)
+    assert gate.entered.wait(30)
+    deliver(1, Cancel(), steps, prompts, constraints)
+    gate.opened.set()
+    assert [isinstance(done.get(timeout=30), Grammar) for _ in range(2)] == [True, True]
+    assert gate.compiled == [Constraint("regex", "a"), Constraint("regex", "c")]
+    assert steps.get_nowait() == (1, Cancel()), "it may be a run that waits for its grammar"
+    deliver(4, Prepare(None, "x"), steps, prompts, constraints)
+    deliver(4, Cancel(), steps, prompts, constraints)
+    assert steps.empty()
+    assert not prompts.drop(4)

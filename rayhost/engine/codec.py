@@ -265,7 +265,7 @@ class LlamaCodec:
     def _tokenize_block(
         self, text: str, add_special: bool, *, parse_special: bool = True
     ) -> list[int]:
-        raw = text.encode("utf-8", errors="replace")  # a lone surrogate from JSON becomes "?"
+        raw = text.encode("utf-8", errors="replace")  # a template may write a lone surrogate
         room = len(raw) + 8  # a token is at least a byte, plus what is added in front and behind
         ids = (llama.llama_token * room)()
         count = llama.llama_tokenize(

@@ -87,7 +87,8 @@ def task_of(model: Any) -> Task:
 
 def quantization_of(model: Any) -> str:
     """Return llama.cpp's name for the precision of the weights."""
-    return (llama.llama_ftype_name(llama.llama_model_ftype(model)) or b"unknown").decode()
+    name = (llama.llama_ftype_name(llama.llama_model_ftype(model)) or b"unknown").decode()
+    return name.removeprefix("(guessed)").strip()  # of a file that does not say it
 
 
 class NativeBatch:

@@ -160,6 +160,11 @@ def test_logits_may_be_written_to(tiny_model: Path) -> None:
     assert engine.logits()[0].argmax() == 5
 
 
+def test_a_file_that_does_not_say_its_precision_has_the_one_it_has(tmp_path: Path) -> None:
+    path = write_tiny_llama(tmp_path / "tiny.gguf", file_type=None)
+    assert LlamaEngine(load(path)).facts.quantization == "all F32"
+
+
 def test_the_facts_are_those_of_the_file_and_the_context(tiny_model: Path) -> None:
     facts = LlamaEngine(load(tiny_model, context=100, concurrency=3, batch=32)).facts
     assert (facts.architecture, facts.quantization) == ("llama", "all F32")

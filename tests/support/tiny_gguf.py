@@ -53,6 +53,7 @@ def write_tiny_llama(
     printable: bool = False,
     name: str = "tiny",
     pooling: gguf.PoolingType | None = None,
+    file_type: gguf.LlamaFileType | None = gguf.LlamaFileType.ALL_F32,
     marks: Mapping[str, gguf.TokenType] = MappingProxyType({}),
 ) -> Path:
     """Write a two-layer random llama (f32, about 480 kB, 280 tokens) and return `path`.
@@ -68,7 +69,8 @@ def write_tiny_llama(
 
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    if file_type is not None:
+        writer.add_file_type(file_type)
     writer.add_context_length(context)
     writer.add_embedding_length(EMBEDDING)
     writer.add_block_count(LAYERS)

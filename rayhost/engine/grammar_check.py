@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llguidance import LLMatcher, LLParserLimits
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
+from rayhost.engine.gbnf import in_lark
 from rayhost.engine.schema import closed
 from rayhost.engine.schema_numbers import InexactNumber, followable
 
@@ -140,9 +140,7 @@ def _of_gbnf(source: str) -> str:
     if rules > MAX_RULES:
         raise Invalid(f"it has {rules} rules, and at most {MAX_RULES} are allowed")
     try:
-        return gbnf_to_lark(source)
-    except GbnfToLarkError as error:
-        raise Invalid(str(error)) from error
+        return in_lark(source)
     except RecursionError as error:
         raise Invalid("it is nested too deeply") from error
     except Exception as error:  # it raises bare ones, for an unknown rule for one

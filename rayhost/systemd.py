@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from pathlib import Path
 
 import structlog
@@ -157,6 +157,22 @@ def take_secrets(environment: Environment) -> list[str]:
             raise RayhostError(f"{path}: a credential that cannot be used: {error}") from None
         taken.append(name)
     return taken
+
+
+@contextlib.asynccontextmanager
+async def extending(notifier: Notifier) -> AsyncIterator[None]:
+    """Ask for more time again and again: what is waited for is watched by others, and ends."""
+
+    async def extend() -> None:
+        while True:
+            notifier.extend()
+            await asyncio.sleep(EXTEND_S / 3)
+
+    task = asyncio.create_task(extend())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 @contextlib.contextmanager

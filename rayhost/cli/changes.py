@@ -49,12 +49,15 @@ class Reloaded(msgspec.Struct, frozen=True):
     replaced: tuple[str, ...]  # a worker with other settings took over
     settings: tuple[str, ...]  # that are in force now, the models' apart
     need_restart: tuple[str, ...]  # that are not
+    failed: tuple[str, ...] = ()  # models that failed before, and failed again
 
     def told(self) -> Iterator[str]:
         """Yield it in lines for people."""
         for what in ("added", "removed", "replaced", "settings"):
             if names := getattr(self, what):
                 yield f"{what}: {', '.join(names)}"
+        if self.failed:
+            yield f"failed again: {', '.join(self.failed)}"
         if self.need_restart:
             yield f"in force only after a restart: {', '.join(self.need_restart)}"
 
@@ -84,6 +87,25 @@ def compare(
         ),
         settings=tuple(live),
         need_restart=tuple(restart),
+    )
+
+
+def retried(old: Setup, new: Setup, failed: Collection[str]) -> frozenset[str]:
+    """Return the `failed` models that nobody changed: tried again, but no cause to refuse."""
+    before = {model.name: model for model, _ in old.planned}
+    return frozenset(
+        model.name
+        for model, _ in new.planned
+        if model.name in failed and before.get(model.name) == model
+    )
+
+
+def after_trying(changed: Reloaded, failed: Collection[str]) -> Reloaded:
+    """Return what was done, where these of the models to be loaded again have `failed` again."""
+    return msgspec.structs.replace(
+        changed,
+        replaced=tuple(name for name in changed.replaced if name not in failed),
+        failed=tuple(name for name in changed.replaced if name in failed),
     )
 
 

@@ -71,11 +71,16 @@ class Fleet:
         for part in self.parts:
             part.keeper.start()
 
-    async def prepare(self, planned: Sequence[Planned], replaced: Collection[str]) -> list[Part]:
+    async def prepare(
+        self,
+        planned: Sequence[Planned],
+        replaced: Collection[str],
+        retried: Collection[str] = (),
+    ) -> list[Part]:
         """Bring up every worker that the new models need; return the parts, in their order.
 
         Nothing leads to the new parts before `commit`. Raises RayhostError for one that does not
-        load: nothing has changed then.
+        load: nothing has changed then. One of `retried` may fail once more.
         """
         old = {part.lane.name: part for part in self.parts}
         parts: list[Part] = []
@@ -86,7 +91,7 @@ class Fleet:
                 if part is not None and model.name not in replaced:
                     parts.append(part)
                 elif part is None or self._beside(part, load):
-                    parts.append(await self._bring(model, load))
+                    parts.append(await self._bring(model, load, may_fail=model.name in retried))
                 else:
                     if isinstance(load, RayhostError):
                         raise load
@@ -153,14 +158,16 @@ class Fleet:
             return False  # the same worker takes them
         return self._room(part)
 
-    async def _bring(self, model: ModelProfile, load: Load | RayhostError) -> Part:
-        if isinstance(load, RayhostError):
+    async def _bring(
+        self, model: ModelProfile, load: Load | RayhostError, *, may_fail: bool
+    ) -> Part:
+        if isinstance(load, RayhostError) and not may_fail:
             raise RayhostError(f"model {model.name!r}: {load}")
         part = self._make(model, load)
         self._coming.append(part)
         part.keeper.start()
         await part.keeper.settled.wait()
-        if part.lane.state == "failed":
+        if part.lane.state == "failed" and not may_fail:
             raise RayhostError(f"model {model.name!r}: {part.lane.reason}")
         return part
 

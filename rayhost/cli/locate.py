@@ -9,7 +9,7 @@ from pathlib import Path
 from rayhost.cli.progress import download_progress
 from rayhost.cli.pull import wanted
 from rayhost.errors import RayhostError
-from rayhost.models.fetch import Phase
+from rayhost.models.fetch import Phase, Stopped
 from rayhost.models.fetch import Progress as Report
 from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import ModelProfile
@@ -21,7 +21,7 @@ def locate(
     """Return the model with its file, pulled if it must be, or why there is none.
 
     `base` is the folder that relative `file:` sources start from; `alive` is called while a pull
-    gets on.
+    goes on, and may raise Stopped, which ends it and is raised.
     """
     try:
         store = Store(default_root())
@@ -33,6 +33,8 @@ def locate(
         if stored is None:
             with download_progress(want.name) as progress:
                 stored = store.pull(want.name, want.source, sha256, _watched(progress, alive))
+    except Stopped:
+        raise
     except RayhostError as error:
         return error
     return stored

@@ -32,6 +32,7 @@ from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import ModelProfile, Profile
 from rayhost.supervisor import pinning, topology
 from rayhost.supervisor.governed import Budget, Demand
+from rayhost.supervisor.identity import stamp
 from rayhost.supervisor.pinning import Placement, Split
 
 _log = structlog.get_logger("rayhost.serve")
@@ -61,13 +62,11 @@ class Planner:
         self,
         base: Path,
         log_format: Literal["json", "console"],
-        alive: Callable[[], None],
         kernel: Kernel | None = None,
     ) -> None:
-        """`base` is the profile's folder; `alive` is called while a download gets on."""
+        """`base` is the profile's folder."""
         self._base = base
         self._log_format: Literal["json", "console"] = log_format
-        self._alive = alive
         self._store = Store(default_root())
         self._cpu = cpu.host()
         self._records = Calibrations(self._store.root, self._cpu)
@@ -91,14 +90,15 @@ class Planner:
         """What the models that were planned last want of this box."""
         return self._budget
 
-    def plan(self, profile: Profile) -> list[Planned]:
+    def plan(self, profile: Profile, alive: Callable[[], None] = lambda: None) -> list[Planned]:
         """Return what each model's worker is to load, or why it cannot.
 
-        Raises DoesNotFit for a profile that memory cannot hold, and RayhostError for bad CPUs.
+        Raises DoesNotFit for a profile that memory cannot hold, RayhostError for bad CPUs, and the
+        Stopped of `alive`, which is called while a model is pulled.
         """
         models, cpus = profile.models, profile.cpus
         split = pinning.split(self._topology, cpus.front, cpus.workers)
-        found = [self._candidate(model, turn, split) for turn, model in enumerate(models)]
+        found = [self._candidate(model, turn, split, alive) for turn, model in enumerate(models)]
         ready = [one for one in found if isinstance(one, _Candidate)]
         box = box_for(profile, self._room, self._readings.limit, repacked(self._cpu.flags))
         fitted = fit([one.wish for one in ready], box) if ready else None
@@ -146,7 +146,9 @@ class Planner:
             )
         return fitted.settings
 
-    def _candidate(self, model: ModelProfile, turn: int, split: Split) -> _Candidate | RayhostError:
+    def _candidate(
+        self, model: ModelProfile, turn: int, split: Split, alive: Callable[[], None]
+    ) -> _Candidate | RayhostError:
         placement = pinning.place(
             model.name,
             model.cpus,
@@ -165,7 +167,7 @@ class Planner:
                 threads=placement.threads,
                 quota_cores=self._quota,
             )
-        stored = locate(model, self._base, self._alive)
+        stored = locate(model, self._base, alive)
         if isinstance(stored, RayhostError):
             return stored
         choice = calibrated(model, stored, self._store, self._records)
@@ -192,6 +194,7 @@ class Planner:
         return Load(
             name=model.name,
             path=str(one.choice.path),
+            stamp=stamp(str(one.choice.path)) or (),
             context=setting.context,
             concurrency=setting.concurrency,
             batch=setting.batch,

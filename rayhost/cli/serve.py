@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,22 +68,22 @@ def serve(
             open_to_all=chosen.listen.open,
         )
 
-    def setup(chosen: profiles.Profile, may_enter: Access) -> Setup:
-        planned = planner.plan(chosen)
+    def setup(chosen: profiles.Profile, may_enter: Access, alive: Callable[[], None]) -> Setup:
+        planned = planner.plan(chosen, alive)
         return Setup(chosen, may_enter, planned, planner.budget, planner.front)
 
-    def reread() -> Setup:
+    def reread() -> tuple[profiles.Profile, Access]:
         now = read()
-        return setup(now, entry(now))
+        return now, entry(now)
 
-    planner = Planner(base, style.value, notifier.extend)
+    planner = Planner(base, style.value)
     may_enter = entry(chosen)
     # Bound before anything is downloaded: a taken port is told at once.
     if not inherited:
         listeners = [listen(addresses[0], chosen.listen.port if port is None else port)]
     for listener in listeners:
         adopt(listener)
-    first = setup(chosen, may_enter)
+    first = setup(chosen, may_enter, notifier.extend)
     tracing = _tracing() if chosen.traces else None
     named = chosen.listen.admin_socket
     own = admin_socket.default_path(listeners[0].getsockname()[1])
@@ -97,6 +98,7 @@ def serve(
             tracing=tracing,
             notifier=notifier,
             reread=reread,
+            plan=setup,
         )
         status = uvloop.run(service.run())
     if tracing is not None:

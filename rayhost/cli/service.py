@@ -12,7 +12,8 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,10 +23,11 @@ from starlette.types import ASGIApp
 
 from rayhost import clock, procfs
 from rayhost import profile as profiles
-from rayhost.cli.changes import Reloaded, Setup, compare
+from rayhost.cli.changes import Reloaded, Setup, after_trying, compare, retried
 from rayhost.cli.control import HostControl
 from rayhost.cli.fleet import Fleet, Part
 from rayhost.cli.greeting import try_it
+from rayhost.cli.reloading import Plan, Reloads, Reread
 from rayhost.errors import RayhostError
 from rayhost.front.admission import Bounds
 from rayhost.front.host import Host
@@ -47,7 +49,7 @@ from rayhost.profile import Limits, ModelProfile
 from rayhost.supervisor.governing import Governing
 from rayhost.supervisor.hooks import Hooks
 from rayhost.supervisor.keeper import Keeper
-from rayhost.systemd import EXTEND_S, Notifier, feed, reload_of
+from rayhost.systemd import Notifier, extending, feed
 
 if TYPE_CHECKING:
     from rayhost.http.traces import Tracing
@@ -68,12 +70,13 @@ class Service:
         admin: socket.socket,
         tracing: "Tracing | None",
         notifier: Notifier,
-        reread: Callable[[], Setup],
+        reread: Reread,
+        plan: Plan,
     ) -> None:
         """`listeners` are for clients, `admin` a unix socket for the operator; all listen.
 
-        `inherited` listeners stay open in systemd when this process ends. `reread` returns what the
-        profile says now, and may take its time; it raises RayhostError.
+        `inherited` listeners stay open in systemd when this process ends. `reread` and `plan` are
+        those of `reloading.Reloads`.
         """
         self._began_ns = clock.now_ns()
         self._setup = setup
@@ -85,8 +88,7 @@ class Service:
         self._tracing = tracing
         self._notifier = notifier
         self._reread = reread
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[Reloaded]] = set()
+        self._plan = plan
         self._hooks = Hooks()
         self._quotas = Quotas()
         self._metrics = Metrics()
@@ -113,6 +115,14 @@ class Service:
             relieve=host.relieve,
             now_s=lambda: clock.now_ns() / 1e9,
         )
+        reloads = Reloads(
+            reread=self._reread,
+            plan=self._plan,
+            apply=partial(self._apply, host, server, governing),
+            notifier=notifier,
+            status=self._status,
+            going_down=self._going_down,
+        )
         control = HostControl(
             url=self._url,
             host=host,
@@ -123,7 +133,7 @@ class Service:
             memory=governing.state,
             cpu=self._kernel.cpu,
             profile=lambda: self._in_force,
-            reload=lambda: self._reload_asked(host, server, governing),
+            reload=reloads.asked,
         )
         self._metrics.watch(fleet.readings, control.reading)
         # A server of its own: it answers when the one for clients is full.
@@ -132,7 +142,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signalled, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload_begun, host, server, governing)
+        loop.add_signal_handler(signal.SIGHUP, reloads.begin)
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=list(self._listeners)))
             administering = tasks.create_task(admin.serve(sockets=[self._admin]))
@@ -150,8 +160,7 @@ class Service:
                     await self._drain(host, server)
             host.drain()
             feeding.cancel()  # what comes now has its own time-out in systemd
-            for task in self._reloads:
-                task.cancel()
+            reloads.cancel()
             await asyncio.gather(self._hooks.stop(), fleet.stop())
             server.should_exit = admin.should_exit = True
             await asyncio.gather(serving, administering)
@@ -212,21 +221,10 @@ class Service:
         argv = self._setup.profile.hooks.on_model_loaded
         self._hooks.fire("on_model_loaded", argv, model=lane.name, url=self._url)
 
-    async def _reload(self, host: Host, server: Server, governing: Governing) -> Reloaded:
-        """Apply the profile as it is now. Raises RayhostError: then nothing has changed."""
-        async with self._reloading:
-            with reload_of(self._notifier, self._status):
-                lengthening = asyncio.create_task(self._lengthen())
-                try:
-                    return await self._apply(host, server, governing)
-                except RayhostError as error:
-                    _log.error("reload refused", reason=str(error))
-                    raise
-                finally:
-                    lengthening.cancel()
-
-    async def _apply(self, host: Host, server: Server, governing: Governing) -> Reloaded:
-        new = await asyncio.to_thread(self._reread)
+    async def _apply(
+        self, host: Host, server: Server, governing: Governing, new: Setup
+    ) -> Reloaded:
+        """Serve `new` from now on. Raises RayhostError: then nothing has changed."""
         failed = [lane.name for lane in self._fleet.lanes if lane.state == "failed"]
         changed = compare(self._setup, new, failed, self._started)
         # As small as what runs is now.
@@ -234,7 +232,11 @@ class Service:
             (model, governing.sized(model.name, load) if isinstance(load, Load) else load)
             for model, load in new.planned
         ]
-        parts = await self._fleet.prepare(planned, changed.replaced)
+        again = retried(self._setup, new, failed)
+        parts = await self._fleet.prepare(planned, changed.replaced, again)
+        changed = after_trying(
+            changed, [part.lane.name for part in parts if part.lane.state == "failed"]
+        )
         if self._going_down.is_set():
             raise RayhostError("the server is going down")
         self._setup = new
@@ -257,36 +259,6 @@ class Service:
         _log.info("reloaded", **msgspec.to_builtins(changed))
         return changed
 
-    async def _lengthen(self) -> None:
-        """Ask for more time: what is waited for is watched by its keeper, and ends."""
-        while True:
-            self._notifier.extend()
-            await asyncio.sleep(EXTEND_S / 3)
-
-    def _reload_begun(
-        self, host: Host, server: Server, governing: Governing
-    ) -> "asyncio.Task[Reloaded]":
-        task = asyncio.get_running_loop().create_task(self._reload(host, server, governing))
-        self._reloads.add(task)
-        task.add_done_callback(self._reload_ended)
-        return task
-
-    def _reload_ended(self, task: "asyncio.Task[Reloaded]") -> None:
-        self._reloads.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, RayhostError):
-            _log.error("reload failed", exc_info=error)
-
-    async def _reload_asked(self, host: Host, server: Server, governing: Governing) -> Reloaded:
-        """Reload, also where the operator does not wait for the end. Raises RayhostError."""
-        task = self._reload_begun(host, server, governing)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise RayhostError("the server is going down") from None
-            raise
-
     def _status(self) -> str:
         """Return the line of `systemctl status`."""
         lanes = self._fleet.lanes
@@ -297,12 +269,9 @@ class Service:
 
     async def _greet(self) -> None:
         """Print the one line that says where the host is; end it where no model can be served."""
-        lengthening = asyncio.create_task(self._lengthen())
-        try:
+        async with extending(self._notifier):
             for part in self._fleet.parts:
                 await part.keeper.settled.wait()
-        finally:
-            lengthening.cancel()
         lanes = self._fleet.lanes
         ready = [lane for lane in lanes if lane.state != "failed"]
         if not ready:

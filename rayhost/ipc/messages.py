@@ -69,6 +69,7 @@ class Load(Message, frozen=True):
     snapshot_dir_bytes: int = 0
     preload: tuple[str, ...] = ()  # system prompts (text, without a chat template) held ready
     chat_template: str = ""  # instead of the file's; empty: the file's
+    stamp: tuple[int, ...] = ()  # of the file, so that another at the same path is another load
 
 
 class Constraint(Message, frozen=True):

@@ -6,26 +6,29 @@ Knows nothing of models. Only `store` calls it.
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 CHUNK = 1 << 20
+LOOK_EVERY = 0.2  # seconds between two looks at a lock that another holds
 
 
 @contextmanager
 def exclusive(path: Path, waiting: Callable[[], None]) -> Iterator[int]:
-    """Hold the lock file at `path` and yield its descriptor; first call `waiting` if it is taken.
+    """Hold the lock file at `path` and yield its descriptor.
 
+    While it is taken, `waiting` is called again and again; what it raises ends the waiting.
     The kernel lets go of it when every process that has the descriptor is dead. The file stays:
     removing a lock file would let two holders in.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not _try_lock(descriptor):
+        while not _try_lock(descriptor):
             waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            time.sleep(LOOK_EVERY)
         yield descriptor
     finally:
         os.close(descriptor)

@@ -29,6 +29,10 @@ Progress = Callable[[int, int | None, Phase], None]  # bytes done, bytes in tota
 LOOK_EVERY = 0.2  # seconds between two looks at how far a download came
 
 
+class Stopped(RayhostError):
+    """Raised by a caller's Progress to end the pull: it is asked at least every `LOOK_EVERY`."""
+
+
 def quiet(done: int, total: int | None, phase: Phase) -> None:
     """Report nothing: the Progress of a caller who does not care."""
 

@@ -153,8 +153,9 @@ class Store:
         """Bring a model into the store and return it; what is there and hashes right stays.
 
         Waits for another pull of the same name and then uses what that one brought. Raises
-        RayhostError; until it returns, an earlier model of that name stays as it was. Call it from
-        a thread that lives as long as the call: the download dies with that thread.
+        RayhostError; until it returns, an earlier model of that name stays as it was. What
+        `progress` raises ends it, as `fetch.Stopped`. Call it from a thread that lives as long as
+        the call: the download dies with that thread.
         """
         parsed = parse(source)
         check_name(name)

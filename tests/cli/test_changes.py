@@ -8,10 +8,11 @@ import pytest
 from msgspec import structs
 
 from rayhost.cli.access import Access
-from rayhost.cli.changes import Planned, Reloaded, Setup, compare
+from rayhost.cli.changes import Planned, Reloaded, Setup, after_trying, compare, retried
 from rayhost.errors import RayhostError
 from rayhost.front.keys import KeyRing
 from rayhost.governor.fit import Box
+from rayhost.ipc.messages import Load
 from rayhost.profile import Cache, Cpus, Hooks, Limits, Listen, ModelProfile, Profile
 from rayhost.supervisor.governed import Budget
 from tests.supervisor.kept import load_of
@@ -54,6 +55,23 @@ def test_models_come_go_and_change(setup: Make) -> None:
 
 def test_a_model_that_failed_is_loaded_again(setup: Make) -> None:
     assert compare(setup(planned("a")), setup(planned("a")), ["a"]).replaced == ("a",)
+
+
+def test_a_failed_model_that_nobody_changed_may_fail_again(setup: Make) -> None:
+    before = setup(planned("same"), planned("mended"), planned("well"))
+    after = setup(planned("same"), planned("mended", 1024), planned("well"), planned("new"))
+    failed = ["same", "mended"]
+    assert retried(before, after, failed) == {"same"}
+    changed = after_trying(compare(before, after, failed), ["same"])
+    assert (changed.replaced, changed.failed) == (("mended",), ("same",))
+    assert list(changed.told()) == ["added: new", "replaced: mended", "failed again: same"]
+
+
+def test_another_file_at_the_same_path_is_another_model(setup: Make) -> None:
+    model, load = planned("a")
+    assert isinstance(load, Load)
+    moved = model, structs.replace(load, stamp=(1, 2))
+    assert compare(setup((model, load)), setup(moved), ()).replaced == ("a",)
 
 
 def test_a_model_whose_file_is_gone_now_is_to_be_replaced(setup: Make) -> None:

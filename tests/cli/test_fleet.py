@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from rayhost.cli.changes import Planned
 from rayhost.cli.fleet import Fleet, Part, room_for_two
 from rayhost.errors import RayhostError
 from rayhost.front.admission import Bounds
@@ -155,5 +156,26 @@ async def test_a_model_that_failed_is_brought_up_again(tiny_model: Path, tmp_pat
     (leaving,) = fleet.commit(parts)
     await fleet.retire(leaving, drain_s=30)
     assert fleet.lanes[0].state == "ready"
+    await fleet.stop()
+    assert workers() == []
+
+
+async def test_a_model_that_failed_may_fail_again_beside_one_that_comes(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.gguf").write_text("this is no model")
+    gone: Planned = (ModelProfile("gone"), RayhostError("no such file"))
+    bad = planned(tmp_path / "text.gguf", "bad")
+    fleet = Fleet(make)
+    fleet.start([gone, bad])
+    await soon(lambda: {one.state for one in fleet.lanes} == {"failed"}, "both to fail")
+    wanted: list[Planned] = [gone, bad, planned(tiny_model)]
+    with pytest.raises(RayhostError, match="'bad'"):
+        await fleet.prepare(wanted, ["gone", "bad"], ["gone"])
+    parts = await fleet.prepare(wanted, ["gone", "bad"], ["gone", "bad"])
+    for part in fleet.commit(parts):
+        await fleet.retire(part, drain_s=30)
+    assert [lane.state for lane in fleet.lanes] == ["failed", "failed", "ready"]
+    assert len(workers()) == 1
     await fleet.stop()
     assert workers() == []

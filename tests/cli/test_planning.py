@@ -30,12 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def nothing() -> None:
-    """Nobody waits for a sign of life."""
-
-
 def planner(folder: Path, root: Path = CONTAINER) -> Planner:
-    return Planner(folder, "json", nothing, Kernel(root))
+    return Planner(folder, "json", Kernel(root))
 
 
 def model(**fields: Any) -> ModelProfile:

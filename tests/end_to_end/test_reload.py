@@ -15,6 +15,8 @@ from tests.end_to_end.ask import complete, streaming
 from tests.end_to_end.conftest import LONG
 from tests.end_to_end.test_admin import post, state
 from tests.support.host import Host, command, environment, gone, started, tiny, write_profile
+from tests.support.silent_index import silent_index
+from tests.support.tiny_gguf import write_tiny_llama
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.heavy
@@ -205,12 +207,63 @@ def test_a_host_ends_in_the_middle_of_a_reload(profile: Path, store: Path) -> No
         assert gone(workers)
 
 
+def test_a_pull_that_gets_nothing_keeps_neither_a_reload_nor_the_end_waiting(
+    profile: Path, store: Path
+) -> None:
+    with silent_index() as index, started(profile, store, prefix=index.prefix) as host:
+        write_profile(profile, [tiny(context=LONG), {"name": "never", "source": "pypi:never==1"}])
+        verb = subprocess.Popen(
+            command("reload", "--socket", host.admin_socket),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(store),
+        )
+        with verb:
+            index.asked()
+            write_profile(profile, [tiny(context=1)])
+            assert "models[0].context" in reload(host, store).stderr
+            write_profile(profile, [tiny(context=LONG)], queue=7)
+            assert "limits.queue" in reload(host, store).stdout
+            _, said = verb.communicate(timeout=60)
+        assert (verb.returncode, "a newer reload took its place" in said) == (1, True)
+        write_profile(profile, [{"name": "never", "source": "pypi:never==1"}])
+        host.process.send_signal(signal.SIGHUP)
+        index.asked()
+        host.terminate()
+        assert host.exit_status() == 0
+
+
+def test_a_model_that_failed_before_does_not_keep_other_changes_out(
+    profile: Path, models: Path, store: Path
+) -> None:
+    served = [tiny(context=LONG), tiny("broken", "missing.gguf")]
+    with started(write_profile(profile, served), store) as host:
+        write_profile(profile, served, queue=7)
+        told = reload(host, store)
+        assert told.stdout == "settings: limits.queue\nfailed again: broken\n"
+        (models / "missing.gguf").hardlink_to(models / "tiny.gguf")
+        assert reload(host, store).stdout == "replaced: broken\n"
+        assert complete(host, model="broken").status_code == 200
+
+
+def test_another_file_moved_over_that_of_a_model_is_loaded(
+    profile: Path, models: Path, store: Path
+) -> None:
+    write_tiny_llama(models / "moved.gguf", context=LONG)
+    write_profile(profile, [tiny(file="moved.gguf", context=LONG)])
+    with started(profile, store) as host:
+        before = host.worker()
+        write_tiny_llama(models / "next.gguf", context=LONG)
+        (models / "next.gguf").replace(models / "moved.gguf")
+        assert reload(host, store).stdout == "replaced: tiny\n"
+        assert host.worker() != before
+        assert reload(host, store).stdout == "nothing has changed\n"
+
+
 def test_who_shares_answers_is_read_again(profile: Path, store: Path) -> None:
     with started(write_profile(profile, [tiny(share="all")]), store) as host:
-        assert post(host, "/admin/reload") == (
-            200,
-            {"added": [], "removed": [], "replaced": [], "settings": [], "need_restart": []},
-        )
+        nothing = ("added", "removed", "replaced", "settings", "need_restart", "failed")
+        assert post(host, "/admin/reload") == (200, {one: [] for one in nothing})
         for _ in range(2):
             answer = complete(host)
         assert answer.headers["x-rayhost-cache"] == "hit"

@@ -13,7 +13,8 @@ import pytest
 
 from rayhost.errors import RayhostError
 from rayhost.models import catalog
-from rayhost.models.fetch import Phase
+from rayhost.models.durable import exclusive_if_free
+from rayhost.models.fetch import Phase, Stopped
 from rayhost.models.gguf import read_info
 from rayhost.models.store import MARGIN, Store, default_root
 from tests.support.slow_index import slow_index
@@ -385,6 +386,17 @@ def test_the_partial_of_a_dead_pull_goes_with_the_next_pull_of_any_model(
     store.remove("other")
     store.pull("other", SOURCE)
     assert files(store) == stored_files("other", tiny)
+
+
+def test_a_pull_that_waits_for_another_can_be_ended(store: Store) -> None:
+    def end(done: int, total: int | None, phase: Phase) -> None:
+        raise Stopped(phase)
+
+    (store.root / "locks").mkdir(parents=True)
+    with exclusive_if_free(store.root / "locks/tiny") as free:
+        assert free
+        with pytest.raises(Stopped, match="waiting"):
+            store.pull("tiny", SOURCE, progress=end)
 
 
 @pytest.mark.usefixtures("wheel")

@@ -63,7 +63,8 @@ def text(found: "Sequence[Finding]") -> str:
     lines = []
     for one in found:
         lines.append(f"{one.severity}: {one.check}: {one.what}")
-        lines += [f"    why: {one.why}", f"    fix: {one.fix}"]
+        told = {"why": one.why, "fix": one.fix, "advice": one.advice}
+        lines += [f"    {name}: {words}" for name, words in told.items() if words]
     counts = (sum(one.severity == kind for one in found) for kind in ("error", "warning", "note"))
     lines.append("{} errors, {} warnings, {} notes".format(*counts))
     return "\n".join(lines)

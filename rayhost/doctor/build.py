@@ -27,10 +27,9 @@ _NAMES = {
 }
 _GENERIC = {"AVX2", "FMA", "F16C"}
 _AVX512 = {"AVX-512", "AVX-512 VNNI", "AVX-VNNI", "AVX-512 BF16"}
-_FIX = (
-    "python3 -m pip cache remove llama_cpp_python; then in a checkout on this machine: "
-    "rm -rf .venv && make setup, or deploy/install.sh for the service"
-)
+_FORGET = "python3 -m pip cache remove llama_cpp_python"
+_FIX = (f"{_FORGET}; rm -rf .venv && make setup", "in the checkout, on this machine")
+_FIX_SERVICE = (f"{_FORGET}; sh deploy/install.sh", "in a checkout of the release, on this machine")
 _ASK = "import llama_cpp; print(llama_cpp.llama_print_system_info().decode())"
 
 
@@ -53,8 +52,9 @@ def read(python: str = sys.executable) -> Build:
     return Build(asked.stdout, asked.returncode, asked.stderr.strip().rpartition("\n")[2])
 
 
-def check(build: Build, flags: Collection[str]) -> Iterator[Finding]:
+def check(build: Build, flags: Collection[str], *, service: bool = False) -> Iterator[Finding]:
     """Yield what is wrong with a build on a CPU with the instruction sets `flags`."""
+    fix = _FIX_SERVICE if service else _FIX
     if build.status:
         died = build.status == -signal.SIGILL
         yield Finding(
@@ -64,7 +64,7 @@ def check(build: Build, flags: Collection[str]) -> Iterator[Finding]:
             if died
             else f"llama.cpp does not run: {build.said or f'status {build.status}'}",
             "no model can be loaded",
-            _FIX,
+            *fix,
         )
         return
     built = {part.split("=")[0].split(":")[-1].strip() for part in build.info.split("|")}
@@ -75,7 +75,7 @@ def check(build: Build, flags: Collection[str]) -> Iterator[Finding]:
             "error",
             f"llama.cpp was compiled without {', '.join(missing)}, which this CPU has",
             "a generic build reads prompts 6 times and generates 3 times slower",
-            _FIX,
+            *fix,
         )
     elif missing:
         worth = "prompts are read about 1.1 times slower, more so with repacked weights (Q4_0)"
@@ -84,7 +84,7 @@ def check(build: Build, flags: Collection[str]) -> Iterator[Finding]:
             "warning",
             f"llama.cpp was compiled without {', '.join(missing)}, which this CPU has",
             worth if _AVX512 & set(missing) else "it is slower than it could be",
-            _FIX,
+            *fix,
         )
     if "AMX_INT8" in built:
         yield Finding(
@@ -92,5 +92,5 @@ def check(build: Build, flags: Collection[str]) -> Iterator[Finding]:
             "warning",
             "llama.cpp was compiled with its AMX kernels",
             "they crash on Q4_1 weights, so models are loaded without repacked kernels, and slower",
-            _FIX,
+            *fix,
         )

@@ -16,7 +16,8 @@ class Finding(msgspec.Struct, frozen=True):
     severity: Severity
     what: str
     why: str  # it matters
-    fix: str  # the command that mends it
+    fix: str  # the command that mends it, or shows what is to be decided; may be empty
+    advice: str = ""  # what no command can do: to be done after it, or instead
 
 
 def exit_status(findings: Iterable[Finding]) -> int:

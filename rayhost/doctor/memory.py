@@ -1,5 +1,6 @@
 """Whether what the profile promises fits into memory, and whether the kernel gets in its way."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,15 @@ from rayhost.doctor.finding import Finding
 from rayhost.governor.cgroups import fields, read
 
 SWAPPINESS = 10
-_SLICE = ("rayhost.slice/memory.max", "memory/rayhost.slice/memory.limit_in_bytes")  # v2, v1
+# What the slice may hold in good health, as `governor.cgroups` takes it: v2, v1.
+_SLICE = (
+    "rayhost.slice/memory.max",
+    "rayhost.slice/memory.high",
+    "memory/rayhost.slice/memory.limit_in_bytes",
+)
 _MIB = 1 << 20
 _THP = "sys/kernel/mm/transparent_hugepage"
+_UNTIL_BOOT = "until the next boot; a file in /etc/tmpfiles.d does it at every one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +50,27 @@ def read_memory(root: Path) -> Memory:
     )
 
 
-def check_plan(profile: str, memory: Memory, needed: int, refusal: str | None) -> Iterator[Finding]:
-    """Yield what is wrong between the plan for a profile and the memory that there is."""
-    plan = f"rayhost plan {profile}"
+def planned_for(memory: Memory, system: int) -> tuple[int, str]:
+    """Return the memory that a profile has to fit into, and whose it is.
+
+    As of a whole machine, of which the `system` takes its part: the slice is the service's alone.
+    """
+    if memory.slice_limit is not None and memory.slice_limit + system < memory.limit:
+        return memory.slice_limit + system, f"the {memory.slice_limit // _MIB} MiB of rayhost.slice"
+    return memory.limit, f"{memory.limit // _MIB} MiB"
+
+
+def check_plan(profile: str, memory: Memory, system: int, refusal: str | None) -> Iterator[Finding]:
+    """Yield it if a profile was refused for the memory of `planned_for`."""
     if refusal:
+        limit, whose = planned_for(memory, system)
         yield Finding(
             "memory",
             "error",
-            f"the profile does not fit into {memory.limit // _MIB} MiB: {refusal}",
+            f"the profile does not fit into {whose}: {refusal}",
             "the host refuses to start",
-            f"{plan}, then lower what it says in the profile",
-        )
-    elif memory.slice_limit is not None and needed > memory.slice_limit:
-        yield Finding(
-            "memory",
-            "error",
-            f"the profile takes {needed // _MIB} MiB, and rayhost.slice allows "
-            f"{memory.slice_limit // _MIB}",
-            "the kernel kills workers",
-            f"{plan}, then run install.sh again, which sets the limits of the slice",
+            f"rayhost plan {shlex.quote(profile)} --memory {limit // _MIB}MiB",
+            "lower what the refusal names in the profile until that fits",
         )
 
 
@@ -83,6 +92,7 @@ def check_kernel(memory: Memory) -> Iterator[Finding]:
             "transparent huge pages are made by compacting memory while a page fault waits",
             "steps stall where memory is fragmented, for milliseconds",
             f"echo madvise >/{_THP}/defrag",
+            _UNTIL_BOOT,
         )
     if "[always]" in memory.huge_pages:
         yield Finding(
@@ -91,4 +101,5 @@ def check_kernel(memory: Memory) -> Iterator[Finding]:
             "transparent huge pages are given to every process",
             "resident memory may be some MiB a process above the plan",
             f"echo madvise >/{_THP}/enabled",
+            _UNTIL_BOOT,
         )

@@ -1,6 +1,8 @@
 """Whether the profile's models are there, are what they were, and have room on the disk."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +10,7 @@ from rayhost.doctor.finding import Finding
 from rayhost.errors import RayhostError
 from rayhost.models import catalog
 from rayhost.models.durable import sha256_of
+from rayhost.models.sources import FileSource, parse
 from rayhost.models.store import MARGIN, Store
 from rayhost.profile import ModelProfile
 
@@ -17,6 +20,8 @@ class Model(NamedTuple):
 
     name: str
     problem: str = ""
+    fix: str = ""  # of the problem, as in a finding
+    advice: str = ""
     to_pull: int = 0  # bytes that a pull will bring, 0: it is there, or nobody knows
     snapshots: int = 0  # bytes that they may still grow
 
@@ -39,11 +44,20 @@ class Disk(NamedTuple):
 Meaning = Callable[[ModelProfile], Wanted]  # raises RayhostError for what means nothing
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where models are looked for, and how one is pulled there."""
+
+    base: Path  # the profile's folder
+    store: Store
+    pull: str  # the command, without what is to be pulled
+
+
 def read(
-    models: Sequence[ModelProfile], base: Path, store: Store, meaning: Meaning, *, deep: bool
+    models: Sequence[ModelProfile], place: Place, meaning: Meaning, *, deep: bool
 ) -> list[Model]:
-    """Return how each model's file is; `deep` reads all of it. `base` is the profile's folder."""
-    return [_model(model, base, store, meaning, deep) for model in models]
+    """Return how each model's file is; `deep` reads all of it."""
+    return [_model(model, place, meaning, deep) for model in models]
 
 
 def check(models: Sequence[Model], disk: Disk) -> Iterator[Finding]:
@@ -55,7 +69,8 @@ def check(models: Sequence[Model], disk: Disk) -> Iterator[Finding]:
                 "error",
                 f"{model.name}: {model.problem}",
                 "it cannot be loaded, or is not what was chosen",
-                f"rayhost pull {model.name}",
+                model.fix,
+                model.advice,
             )
     pulls = sum(model.to_pull for model in models)
     snapshots = sum(model.snapshots for model in models)
@@ -67,13 +82,45 @@ def check(models: Sequence[Model], disk: Disk) -> Iterator[Finding]:
             f"{disk.free / 1e6:,.0f} MB are free at {disk.folder}; models to pull take "
             f"{pulls / 1e6:,.0f}, snapshots up to {snapshots / 1e6:,.0f}, and 67 stay free",
             "a pull is refused, and snapshots are not written",
-            f"rm -r {disk.folder}/snapshots (they are computed again), or rayhost models, to see "
-            "what is not needed",
+            f"rm -r {shlex.quote(str(disk.folder / 'snapshots'))}",
+            "they are computed again; `rayhost models` shows what else is there",
         )
 
 
-def _model(model: ModelProfile, base: Path, store: Store, meaning: Meaning, deep: bool) -> Model:
+def files(
+    models: Sequence[ModelProfile], place: Place, meaning: Meaning
+) -> Iterator[tuple[ModelProfile, Path]]:
+    """Yield the models whose files are known, hashed or not."""
+    for model in models:
+        try:
+            want = meaning(model)
+            source = parse(want.source)
+            if isinstance(source, FileSource):
+                yield model, source.at(place.base)
+            elif found := place.store.resolve(want.name, want.source, None, place.base):
+                yield model, found.path
+        except RayhostError:  # told by `read`
+            continue
+
+
+def _mending(model: ModelProfile, want: Wanted | None, place: Place) -> tuple[str, str]:
+    """Return the command and the advice for a model whose file cannot be used."""
+    reload = "rayhost reload"
+    if want is None:
+        return "rayhost models", f"name one of these or a source in the profile, then: {reload}"
+    source = parse(want.source)
+    if isinstance(source, FileSource):
+        path = shlex.quote(str(source.at(place.base)))
+        return f"ls -l {path}", f"put the right file there, or change the profile, then: {reload}"
+    # By its source, as the profile may name another than what is in the store by that name.
+    named = want.name if model.source is None else f"{want.source} --name {want.name}"
+    return f"{place.pull} {named} && {reload}", ""
+
+
+def _model(model: ModelProfile, place: Place, meaning: Meaning, deep: bool) -> Model:
+    base, store = place.base, place.store
     snapshots = _room_for_snapshots(model, store)
+    want = None
     try:
         want = meaning(model)
         digest = model.sha256 or want.sha256
@@ -85,10 +132,10 @@ def _model(model: ModelProfile, base: Path, store: Store, meaning: Meaning, deep
             return Model(model.name, to_pull=size, snapshots=snapshots)
         expected = digest or found.sha256
         if deep and expected and (now := sha256_of(found.path, lambda _: None)) != expected:
-            problem = f"{found.path} has sha256 {now}, and not {expected}"
-            return Model(model.name, problem, snapshots=snapshots)
+            raise RayhostError(f"{found.path} has sha256 {now}, and not {expected}")
     except (RayhostError, OSError) as error:
-        return Model(model.name, str(error), snapshots=snapshots)
+        mending = _mending(model, want, place)
+        return Model(model.name, str(error), *mending, snapshots=snapshots)
     return Model(model.name, snapshots=snapshots)
 
 

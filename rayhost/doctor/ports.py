@@ -63,7 +63,8 @@ def check(port: int, inodes: frozenset[str], found: Sequence[Holder]) -> Iterato
             "error",
             f"port {port} is held by {who}",
             "rayhost cannot listen there and ends at its start",
-            f"systemctl stop {strangers[0].name}, or choose another port in the profile",
+            f"systemctl stop {strangers[0].name}",
+            "or choose another `listen.port` in the profile",
         )
     elif inodes and not found:
         yield Finding(
@@ -75,7 +76,7 @@ def check(port: int, inodes: frozenset[str], found: Sequence[Holder]) -> Iterato
         )
 
 
-def check_open_files(connections: int, hard: int | None) -> Iterator[Finding]:
+def check_open_files(connections: int, hard: int | None, *, service: bool) -> Iterator[Finding]:
     """Yield it if the limit is too low for the profile's connections."""
     needed = connections + SPARE_DESCRIPTORS
     if hard is not None and hard < needed:
@@ -84,7 +85,12 @@ def check_open_files(connections: int, hard: int | None) -> Iterator[Finding]:
             "error",
             f"at most {hard} files may be open, and {connections} connections take {needed}",
             "clients beyond that are refused",
-            "LimitNOFILE=131072 in rayhost.service (install.sh sets it), or ulimit -n as root",
+            "systemctl revert rayhost.service && systemctl restart rayhost"
+            if service
+            else f"ulimit -n {needed}",
+            "rayhost.service has LimitNOFILE=131072, unless it was changed"
+            if service
+            else "as root, in the shell that starts it; or lower `limits.connections`",
         )
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping
 
 from rayhost.doctor.finding import Finding
+from rayhost.doctor.units import INSTALL, WHERE
 from rayhost.front.state import HostState
 
 _RELOAD = "rayhost reload"
+_RESTART = "systemctl restart rayhost"
 
 
 def check_drift(
-    state: HostState, digests: Mapping[str, str], port: int, version: str
+    state: HostState, digests: Mapping[str, str], port: int, version: str, *, service: bool
 ) -> Iterator[Finding]:
     """Yield where a running host differs from a profile with these digests (`profile.digests`)."""
     if differing := list(_differing(state.profile.digests, digests)):
@@ -26,7 +28,8 @@ def check_drift(
             "warning",
             f"not in force before a restart: {', '.join(state.profile.need_restart)}",
             "the host runs with what was there when it started",
-            "systemctl restart rayhost",
+            _RESTART if service else "",
+            "" if service else "start it anew",
         )
     if port and not state.url.endswith(f":{port}"):
         yield Finding(
@@ -34,7 +37,10 @@ def check_drift(
             "warning",
             f"the host is at {state.url}, and the profile says port {port}",
             "an address changes only with a restart",
-            "run install.sh again, or restart it; or name its profile with --profile",
+            INSTALL if service else "",
+            f"{WHERE}; or name this host's profile with --profile"
+            if service
+            else "start it anew; or name its profile with --profile",
         )
     if state.version != version:
         yield Finding(
@@ -42,7 +48,8 @@ def check_drift(
             "warning",
             f"version {state.version} runs, and {version} is installed",
             "an upgrade takes over with a restart",
-            "systemctl restart rayhost",
+            _RESTART if service else "",
+            "" if service else "start it anew",
         )
 
 
@@ -54,7 +61,8 @@ def check_health(state: HostState) -> Iterator[Finding]:
             "warning",
             f"given up for memory: {', '.join(state.memory.rungs)} ({state.memory.reason})",
             "clients get less than the profile says",
-            "rayhost top; rayhost plan PROFILE says what would fit",
+            "rayhost top --once",
+            "`rayhost plan` says what of the profile would fit",
         )
     for model in state.models:
         if model.state not in ("ready", "loading", "starting", "unloaded"):
@@ -63,7 +71,8 @@ def check_health(state: HostState) -> Iterator[Finding]:
                 "error" if model.state == "failed" else "warning",
                 f"model {model.name} is {model.state}: {model.reason}",
                 "its requests are refused, or wait",
-                f"journalctl -u rayhost, then {_RELOAD}, which tries a failed model again",
+                _RELOAD,
+                "which tries a failed model again; the log says more: journalctl -u rayhost",
             )
 
 
@@ -75,7 +84,8 @@ def check_absent(*, units: bool) -> Iterator[Finding]:
             "error",
             "rayhost is installed as a service, and no host answers",
             "clients wait in systemd's socket",
-            "systemctl restart rayhost; journalctl -u rayhost says why it ended",
+            "systemctl restart rayhost",
+            "why it ended: journalctl -u rayhost",
         )
 
 

@@ -27,6 +27,7 @@ from tests.cli import states
 
 PORT = 8080
 INODE = 4242
+USER = 64000
 FLAGS = "fpu avx2 fma f16c avx512f avx512_vnni"
 NATIVE = "CPU : AVX = 1 | AVX2 = 1 | F16C = 1 | FMA = 1 | AVX512 = 1 | AVX512_VNNI = 1 | "
 GENERIC = "CPU : LLAMAFILE = 1 | OPENMP = 1 | "
@@ -54,12 +55,14 @@ class Machine:
         self.socket = root / "run/rayhost/8080.sock"
         self.profile = root / "etc/rayhost/profile.json"
         self.build = Build(NATIVE)
+        self.unread = ""  # what systemd says of the units
         self.state = states.host(
             states.model("tiny"),
             version=__version__,
             url=f"http://127.0.0.1:{PORT}",
         )
         self._kernel()
+        self.write("etc/passwd", f"rayhost:x:{USER}:{os.getgid()}::/var/lib/rayhost:\n")
         self.write("etc/rayhost/keys.json", '{"keys": []}', 0o640)
         self.write("etc/nginx/conf.d/rayhost.conf", NGINX)
         self.write_profile(PROFILE)
@@ -135,7 +138,9 @@ class Machine:
 
     def examined(self, *, deep: bool = False) -> list[Finding]:
         """All findings, but for whether this real machine's clock is synchronized."""
-        subject = Subject(self.profile, self.socket, deep, self.root, lambda: self.build)
+        subject = Subject(
+            self.profile, self.socket, deep, self.root, lambda: self.build, lambda: self.unread
+        )
         with answering(self):
             found = list(Examination(subject).findings())
         return [one for one in found if "not synchronized" not in one.what]

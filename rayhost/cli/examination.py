@@ -173,6 +173,15 @@ class Examination:
             return
         files_of = models.files(self._profile.models, self._place(), self._meaning)
         places: list[tuple[access.Kind, Path]] = [("model", path) for _, path in files_of]
+        texts = (
+            text
+            for model in self._profile.models
+            for text in (*model.preload, model.chat_template or "")
+            if text.startswith("file:")
+        )
+        places += [
+            ("model", self._base / Path(text.removeprefix("file:")).expanduser()) for text in texts
+        ]
         for kind, path in self._places():
             if kind in ("keys", "profile"):
                 places.append((kind, path))

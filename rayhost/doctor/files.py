@@ -1,5 +1,6 @@
 """Whether others could read what is secret, or change what the host believes."""
 
+import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -45,5 +46,5 @@ def check(files: Iterable[File]) -> Iterator[Finding]:
                 "error",
                 f"{path} ({kind}) has mode {mode:04o}",
                 why,
-                f"chmod {good:04o} {path}",
+                f"chmod {good:04o} {shlex.quote(str(path))}",
             )

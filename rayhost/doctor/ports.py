@@ -1,5 +1,6 @@
 """Who listens at the profile's port, and how many files that process may open."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,7 @@ def check(port: int, inodes: frozenset[str], found: Sequence[Holder]) -> Iterato
             "error",
             f"port {port} is held by {who}",
             "rayhost cannot listen there and ends at its start",
-            f"systemctl stop {strangers[0].name}",
+            f"systemctl stop {shlex.quote(strangers[0].name)}",
             "or choose another `listen.port` in the profile",
         )
     elif inodes and not found:

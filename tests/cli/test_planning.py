@@ -160,3 +160,11 @@ def test_sizes_left_to_auto_are_open_and_others_are_not() -> None:
     fixed = msgspec.structs.replace(ModelProfile("a"), context=64, concurrency=2, batch=4)
     wish = wish_for(fixed, Settings(), SHAPE, free_kv=True)
     assert (wish.context, wish.concurrency, wish.batch) == (64, 2, 4)
+
+
+def test_another_file_moved_over_the_first_is_another_load(folder: Path) -> None:
+    before = load(folder)
+    assert load(folder) == before
+    write_tiny_llama(folder / "next.gguf", context=4096)
+    (folder / "next.gguf").replace(folder / "tiny.gguf")
+    assert load(folder) != before

@@ -101,6 +101,12 @@ def hidden_model(machine: Machine) -> None:
     machine.write_profile({**PROFILE, "models": [model]})
 
 
+def closed_prompt(machine: Machine) -> None:
+    machine.write("etc/rayhost/prompt.txt", "You are helpful.", 0o600)
+    model = {**PROFILE["models"][0], "preload": ["file:prompt.txt"]}
+    machine.write_profile({**PROFILE, "models": [model]})
+
+
 # Commands of a machine with the service, where this one may lack them.
 KNOWN = {"rayhost", "systemctl", "runuser", "sysctl", "timedatectl", "journalctl"}
 
@@ -166,6 +172,7 @@ FAULTS: dict[str, tuple[Fault, str, str]] = {
         "warning: units", "has not read them again: rayhost.service",
     ),
     "hidden model": (hidden_model, "error: model", "a folder that the service cannot see"),
+    "closed prompt": (closed_prompt, "error: model", "prompt.txt (model) cannot be read by"),
     "closed keys": (
         lambda one: (one.root / "etc/rayhost/keys.json").chmod(0o600),
         "error: permissions", "keys.json (keys) cannot be read by rayhost",

@@ -16,7 +16,7 @@ _INCLUDE = re.compile(r"(?<![^\s{};])include\s+([^;\s]+)\s*;")
 _NGINX = "etc/nginx"
 _MAIN = "nginx.conf"
 _PLACES = (f"{_NGINX}/conf.d", f"{_NGINX}/sites-enabled", "etc/caddy")
-_OUT = "/root/rayhost-proxy"
+_OUT = "/root/proxy"
 
 
 class Configuration(NamedTuple):

@@ -220,9 +220,9 @@ def test_the_fix_of_a_proxy_puts_our_configuration_in_place() -> None:
     one = Configuration(Path("/etc/nginx/conf.d/a.conf"), ours)
     (found,) = proxy.check([one], 8080, Path("/etc/rayhost/profile.json"))
     assert found.fix == (
-        "rayhost deploy render --out /root/rayhost-proxy --proxy nginx "
+        "rayhost deploy render --out /root/proxy --proxy nginx "
         "--profile /etc/rayhost/profile.json --domain a.org --certificate /c --certificate-key /k "
-        "&& cp /root/rayhost-proxy/proxy/nginx.conf /etc/nginx/conf.d/a.conf "
+        "&& cp /root/proxy/proxy/nginx.conf /etc/nginx/conf.d/a.conf "
         "&& nginx -t && systemctl reload nginx"
     )
     assert found.advice == ""

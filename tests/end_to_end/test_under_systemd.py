@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +30,21 @@ class Manager:
         self._notify = folder / "notify"
         self._hears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._hears.bind(str(self._notify))
-        self._hears.setblocking(False)
         self.said: list[str] = []
+        # At once, as systemd does: the kernel keeps 10 messages, and drops READY after them.
+        self._hearing = threading.Thread(target=self._hear)
+        self._hearing.start()
 
     def close(self) -> None:
         self.listener.close()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", str(self._notify))
+        self._hearing.join()
         self._hears.close()
+
+    def _hear(self) -> None:
+        while message := self._hears.recv(4096):
+            self.said.append(message.decode())
 
     @property
     def url(self) -> str:
@@ -42,11 +52,7 @@ class Manager:
 
     def heard(self, text: str) -> int:
         """How often a message began with a text, so far."""
-        while True:
-            try:
-                self.said.append(self._hears.recv(4096).decode())
-            except BlockingIOError:
-                return sum(message.startswith(text) for message in self.said)
+        return sum(message.startswith(text) for message in list(self.said))
 
     @contextmanager
     def starting(self, profile: Path, store: Path) -> Iterator[Host]:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Host:
         assert len(by_id) == len(lines), lines
         return by_id
 
-    @property
+    @cached_property  # a pull writes lines that are no JSON into the log
     def admin_socket(self) -> Path:
         (path,) = (line["path"] for line in self.log() if line["event"] == "admin socket")
         return Path(path)

@@ -32,7 +32,6 @@ from rayhost.models.store import Store, StoredModel, default_root
 from rayhost.profile import ModelProfile, Profile
 from rayhost.supervisor import pinning, topology
 from rayhost.supervisor.governed import Budget, Demand
-from rayhost.supervisor.identity import stamp
 from rayhost.supervisor.pinning import Placement, Split
 
 _log = structlog.get_logger("rayhost.serve")
@@ -194,7 +193,7 @@ class Planner:
         return Load(
             name=model.name,
             path=str(one.choice.path),
-            stamp=stamp(str(one.choice.path)) or (),
+            stamp=_stamp(one.choice.path),
             context=setting.context,
             concurrency=setting.concurrency,
             batch=setting.batch,
@@ -214,3 +213,12 @@ class Planner:
             preload=one.prompts,
             chat_template=one.template,
         )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from another in its place; a new link or mode makes it no other."""
+    try:
+        found = path.stat()
+    except OSError:  # gone since it was read: the worker will say so
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)

@@ -19,7 +19,7 @@ class Origin:
 
     def __init__(self, load: Load) -> None:
         self.load = load
-        self._stamp = stamp(load.path)
+        self._stamp = _stamp(load.path)
 
     def resized(self, load: Load) -> Self:
         """Return what the same worker has loaded once its context is another."""
@@ -32,15 +32,15 @@ class Origin:
 
         Where the file changed meanwhile, nobody knows which one it has: equal to no other then.
         """
-        load, before = self.load, self._stamp
-        if before is None or stamp(load.path) != before:
+        load, stamp = self.load, self._stamp
+        if stamp is None or _stamp(load.path) != stamp:
             return secrets.token_bytes(16)
         settings = (load.name, load.kv_type, load.kv_layout, load.flash_attention, ready.context)
-        read = (load.path, load.chat_template, *before)
+        read = (load.path, load.chat_template, *stamp)
         return xxhash.xxh3_128_digest(msgspec.msgpack.encode((*settings, *read)))
 
 
-def stamp(path: str) -> tuple[int, ...] | None:
+def _stamp(path: str) -> tuple[int, ...] | None:
     """Return what changes when a file is replaced or written to; None where there is none."""
     try:
         found = os.stat(path)

@@ -164,6 +164,8 @@ def test_sizes_left_to_auto_are_open_and_others_are_not() -> None:
 
 def test_another_file_moved_over_the_first_is_another_load(folder: Path) -> None:
     before = load(folder)
+    (folder / "tiny.gguf").chmod(0o600)
+    (folder / "link.gguf").hardlink_to(folder / "tiny.gguf")
     assert load(folder) == before
     write_tiny_llama(folder / "next.gguf", context=4096)
     (folder / "next.gguf").replace(folder / "tiny.gguf")

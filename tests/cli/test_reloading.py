@@ -12,7 +12,6 @@ from rayhost.cli.changes import Reloaded, Setup
 from rayhost.cli.reloading import Reloads
 from rayhost.errors import RayhostError
 from rayhost.front.keys import KeyRing
-from rayhost.front.request import Priority
 from rayhost.governor.fit import Box
 from rayhost.models.fetch import Stopped
 from rayhost.profile import ModelProfile, Profile
@@ -32,7 +31,7 @@ class Bench:
         self.stalling = threading.Event()
         self.applied: list[str] = []
         self.going_down = asyncio.Event()
-        self.access = Access(KeyRing(folder / "keys.json"), (), Priority.HIGH, "")
+        self.access = Access(KeyRing(folder / "keys.json"), (), "")
         self.reloads = Reloads(
             reread=self._reread,
             plan=self._plan,

@@ -86,8 +86,8 @@ class ActiveRun:
         before, room, asked = self.max_tokens, context - len(self.prompt), self.request.max_tokens
         self.max_tokens = room if asked is None else min(room, asked)
         # One that was full before has had its last text; this one's is held back in the worker.
-        cut = self.max_tokens < before or self.outgrown
-        self.outgrown = cut and 0 < len(self.produced) >= self.max_tokens
+        cut = len(self.produced) < before and self.max_tokens < before
+        self.outgrown = (cut or self.outgrown) and 0 < len(self.produced) >= self.max_tokens
 
     def unfit_for(self, ready: Ready, *, replaced: bool) -> ApiError | None:
         """Return why a worker cannot carry the run on, which has been fitted to it; None: it can.

@@ -377,6 +377,18 @@ async def test_runs_that_a_smaller_context_cannot_hold_end_with_what_they_have()
     assert third.starts[0].max_tokens == 50
 
 
+async def test_a_run_that_was_full_before_is_not_told_its_last_text_again() -> None:
+    lane = make_lane()
+    first = FakeWorker(lane, context=64)
+    run = await lane.submit(request(tokens=(1,) * 4, max_tokens=10))
+    first.tokens(run.number, *[9] * 10, text="all of it")  # but not yet that this was all
+    for context in (8, 6, 64):
+        lane.detach(Death.REPLACED)
+        (start,) = FakeWorker(lane, context=context).starts
+        assert not start.outgrown
+    run.close()
+
+
 async def test_tokens_of_one_vocabulary_are_never_carried_on_in_another() -> None:
     lane = make_lane()
     first = FakeWorker(lane, vocabulary=100)

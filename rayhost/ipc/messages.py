@@ -222,7 +222,7 @@ class Ready(Message, frozen=True):
 
 
 class LoadFailed(Message, frozen=True):
-    """What was asked for cannot be loaded; trying again with the same file cannot help."""
+    """What was asked for cannot be loaded. Of a file that never was, trying again cannot help."""
 
     reason: str
 

@@ -2,8 +2,8 @@
 
 Invariant: at most one worker process per keeper. The lane's `state` and `reason` always say what
 the keeper is doing: starting → loading → ready → (died, hung) restarting → loading ..., unloaded
-until it is woken, or failed when trying again cannot help. Settings that cannot be loaded give way
-to the last that could.
+until it is woken, or failed when it never was ready and trying again cannot help. Settings that
+cannot be loaded give way to the last that could.
 """
 
 import asyncio
@@ -294,9 +294,9 @@ class Keeper:
         elif worker.load_error and self._proven and self._proven != self._load:
             # A worker that runs could take these sizes; one that begins with them cannot.
             self._back_to(self._proven, reason)
-        elif worker.load_error:
+        elif worker.load_error and self._proven is None:
             self._fail(worker.load_error)
-        else:
+        else:  # what could be loaded once can be again: a load error, too, may pass
             self._retry(reason, worker.served_s)
 
     def _back_to(self, load: Load, reason: str) -> None:

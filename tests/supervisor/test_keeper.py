@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import select
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -203,6 +204,25 @@ async def test_a_model_that_was_ready_once_is_never_given_up(
         kept.signal(signal.SIGKILL)
         await soon(lambda: kept.lane.state == "restarting", "the death to be noticed")
         await kept.ready()
+
+
+async def test_a_file_that_is_gone_for_a_moment_ends_no_stream(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    file, aside = tmp_path / "model.gguf", tmp_path / "aside"
+    shutil.copy(tiny_model, file)
+    async with keeping(load_of(file)) as kept:
+        run = await kept.submit("story", 400)
+        await soon(lambda: bool(run.produced), "a token")
+        file.rename(aside)
+        kept.signal(signal.SIGKILL)
+        await soon(
+            lambda: kept.lane.state == "restarting" and str(file) in kept.lane.reason,
+            "a worker that cannot load",
+        )
+        aside.rename(file)
+        await text_of(run)
+        assert run.finish.completion_tokens == 400
 
 
 @pytest.mark.parametrize("busy", [False, True])

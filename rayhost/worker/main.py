@@ -24,6 +24,7 @@ import structlog
 
 from rayhost import clock, logs, procfs
 from rayhost.engine.base import Codec, Facts, LoadError
+from rayhost.file_stamp import Stamp, stamp_of
 from rayhost.ipc.channel import ChildFds, End, Receiver, attach
 from rayhost.ipc.messages import (
     Cancel,
@@ -103,7 +104,7 @@ def _work(load: Load, end: End, outbox: Outbox) -> None:
     from rayhost.engine.native import open_model, task_of  # noqa: PLC0415 - see above
 
     began = clock.now_ns()
-    stamp = _stamp(load.path)
+    stamp = stamp_of(load.path)
     model = open_model(load)
     if task_of(model) == "generate":
         _generate(load, model, began, end, outbox, stamp=stamp)
@@ -130,13 +131,15 @@ def _embed(load: Load, model: Any, began: int, end: End, outbox: Outbox) -> None
     ).run()
 
 
-def _generate(load: Load, model: Any, began: int, end: End, outbox: Outbox, *, stamp: str) -> None:
+def _generate(
+    load: Load, model: Any, began: int, end: End, outbox: Outbox, *, stamp: Stamp | None
+) -> None:
     """`stamp` is of the file from before it was opened."""
     from rayhost.engine.llama import LlamaEngine  # noqa: PLC0415 - after the pinning
 
     engine = LlamaEngine(load, model)
     snapshots = Snapshots(load.snapshot_bytes, trims=engine.facts.trims)
-    if _stamp(load.path) != stamp:  # nobody knows which file this is: nothing of it may outlive it
+    if stamp_of(load.path) != stamp:  # nobody knows which file it is: nothing of it may outlive it
         load = msgspec.structs.replace(load, snapshot_dir="")
         structlog.get_logger().warning("no snapshots on disk: the model file changed as it loaded")
 
@@ -197,15 +200,6 @@ def _compiler(codec: "LlamaCodec") -> Compile:
 
 def _nothing() -> None:
     """Save nothing."""
-
-
-def _stamp(path: str) -> str:
-    """Return what changes when a file is replaced or written to; nothing where there is none."""
-    try:
-        facts = Path(path).stat()
-    except OSError:  # whoever opens it says what is wrong with it
-        return ""
-    return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ino}"
 
 
 def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox) -> None:

@@ -54,7 +54,8 @@ class ActiveRun:
         self.tool_syntax = tool_syntax  # how the answer writes calls of tools; empty: it has none
         self.produced: list[int] = []
         self._mu: float | None = None  # mirostat's state after the last of `produced`
-        self.reused = 0  # tokens of the prompt that were not computed for it
+        self.reused = 0  # tokens of the prompt that were not computed for it, when it was begun
+        self._begun = False  # the first step is told: what a later worker has of it is its own
         self.max_tokens = 0  # as far as the context lets it
         self.outgrown = False  # it has all that a context can hold which became smaller meanwhile
         self.fit(context)
@@ -116,6 +117,7 @@ class ActiveRun:
             logprobs=-1 if self.request.logprobs is None else self.request.logprobs,
             mu=self._mu,
             outgrown=self.outgrown,
+            begun=self._begun,
             embed=self.request.task != "generate",
             priority=0 if self.urgent else 1,
         )
@@ -125,6 +127,10 @@ class ActiveRun:
 
         0 for the first, and for text without a new token.
         """
+        if news.n_reused is not None:  # which is all that it tells
+            if not self._begun:
+                self._begun, self.reused = True, news.n_reused
+            return 0
         now_ns = clock.now_ns()
         gap_ns = now_ns - self._last_token_ns if self._last_token_ns and news.ids else 0
         if news.ids:
@@ -147,7 +153,6 @@ class ActiveRun:
         """The worker says that this was all."""
         if self.first_token_ns >= finished.started_ns:  # else the first step was in a lost worker
             self.started_ns = finished.started_ns
-        self.reused = finished.n_reused
         self._finish = Finish(
             finished.reason,
             len(self.prompt),

@@ -166,6 +166,7 @@ class Start(Message, frozen=True):
     embed: bool = False  # answer with the prompt's vector, and generate nothing
     outgrown: bool = False  # it has all that the context holds now: tell what is held back, and end
     priority: int = 1  # of those waiting and those computing their prompt, the lowest goes first
+    begun: bool = False  # a worker told of its first step: what is found now is its own
 
 
 class Resize(Message, frozen=True):
@@ -281,7 +282,8 @@ class Tokens(Message, frozen=True):
     `text` is whole UTF-8 characters that can no longer become part of a stop string; it may be
     empty while bytes are held back, and may hold text of earlier ids. Where they were asked for,
     `logprobs` has one for each of the ids, and `settled` says of how many tokens of the answer,
-    from its first, the text has begun by now.
+    from its first, the text has begun by now. One with `n_reused` tells that of the run's
+    first step, which may have computed no more than a part of the prompt, and nothing else.
     """
 
     ids: tuple[int, ...]
@@ -289,6 +291,7 @@ class Tokens(Message, frozen=True):
     logprobs: tuple[TokenLogprob, ...] = ()
     settled: int = 0
     mu: float | None = None  # mirostat's state, for a worker that carries the run on
+    n_reused: int | None = None  # tokens of the prompt that were not computed for this run
 
 
 class Finished(Message, frozen=True):
@@ -300,7 +303,6 @@ class Finished(Message, frozen=True):
     started_ns: int  # first step that computed any of it
     first_token_ns: int
     finished_ns: int
-    n_reused: int = 0  # tokens of the prompt that were not computed for this run
     stop_sequence: str | None = None  # the stop string that ended it
 
 

@@ -32,7 +32,6 @@ class Endings:
                 started_ns=sequence.started_ns or now,
                 first_token_ns=sequence.first_token_ns or now,
                 finished_ns=now,
-                n_reused=sequence.reused,
                 stop_sequence=sequence.text.stopped_by,
             ),
         )

@@ -164,6 +164,7 @@ class StepLoop(Turns):
             text=TextStream(start.stop),
             priority=start.priority,
             mu=start.mu,
+            begun=start.begun,
             logprobs=start.logprobs,
             matcher=matcher,
         )
@@ -241,6 +242,7 @@ class StepLoop(Turns):
             sequence.computed += size
             if sequence.computed == sequence.checkpoint:
                 self._cells.keep(sequence.slot, sequence.tokens[: sequence.computed])
+            self._tell_begun(sequence)
         due_now = [chunk.sequence for chunk in chunks if chunk.due]
         generated = self._extend(due_now) if due_now else 0
         ended = self._now()
@@ -250,6 +252,12 @@ class StepLoop(Turns):
         self._count_step(batch.size, began, decode_ended - decode_began)
         self._status[Word.PREFILL_TOKENS] += prefilled
         self._status[Word.DECODE_TOKENS] += generated
+
+    def _tell_begun(self, sequence: Sequence) -> None:
+        """Tell of a run's first step, in any worker, what it did not have to compute."""
+        if not sequence.begun:
+            sequence.begun = True
+            self._out.send(sequence.request_id, Tokens((), "", n_reused=sequence.reused))
 
     def _extend(self, due: list[Sequence]) -> int:
         """Sample a token for each due sequence, and tell it or end the run. Return how many."""

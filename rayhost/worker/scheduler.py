@@ -215,7 +215,7 @@ class Scheduler:
         sequence.slot = place.slot
         sequence.computed = place.source.length
         # What a run finds that was here before, or in another worker, is mostly its own.
-        if not sequence.started_ns and not sequence.n_generated:
+        if not sequence.begun:
             sequence.reused = min(place.source.length, sequence.n_prompt - 1)
         others = (other for other in self.running if other is not sequence)
         sequence.checkpoint = self._prefixes.checkpoint(

@@ -26,7 +26,8 @@ class Sequence:
     text: TextStream
     slot: int = -1
     computed: int = 0
-    reused: int = 0  # of the prompt, not computed for this request
+    begun: bool = False  # a step computed some of it, here or in another worker
+    reused: int = 0  # of the prompt, not computed for it when it was begun
     leader: Self | None = None
     fork_at: int = 0  # tokens in common with the leader
     checkpoint: int = 0  # where a copy of the cells is to be kept for others; 0: nowhere

@@ -436,3 +436,23 @@ async def test_log_probabilities_come_once_each_with_the_text_they_begin() -> No
     second.finish(run.number)
     with pytest.raises(StopAsyncIteration):
         await anext(reading)
+
+
+async def test_what_a_run_reused_is_what_its_first_step_did_in_any_worker() -> None:
+    lane = make_lane()
+    worker = FakeWorker(lane)
+    run = await lane.submit(request(max_tokens=5))
+    worker.die()
+    begun = []
+    for reused in (2, 0, 3):
+        worker = FakeWorker(lane)
+        begun += [start.begun for start in worker.starts]
+        lane.hear(run.number, Tokens((), "", n_reused=reused))
+        assert run.first_token_ns == 0
+        worker.die(Death.REPLACED)
+    last = FakeWorker(lane)
+    last.tokens(run.number, 9, text="all")
+    last.finish(run.number)
+    assert await text_of(run) == "all"
+    assert begun == [False, True, True]
+    assert run.finish.reused_tokens == 2

@@ -37,12 +37,16 @@ class Told:
     text: str = ""
     finished: Finished | None = None
     rejected: Rejected | None = None
+    reused: int | None = None  # as told of its first step
 
     def add(self, message: Message) -> None:
         """Take a message; nothing may come after the last."""
         assert self.finished is None
         assert self.rejected is None
         match message:
+            case Tokens() if message.n_reused is not None:
+                assert self.reused is None, "a run has one first step"
+                self.reused = message.n_reused
             case Tokens():
                 self.ids += message.ids
                 self.text += message.text
@@ -96,6 +100,8 @@ class Rig:
         preload: Sequence[list[int]] = (),
     ) -> None:
         self.engine = engine or FakeEngine()
+        # An empty one is false.
+        self.snapshots = Snapshots(0) if snapshots is None else snapshots
         self.inbox: Inbox = queue.SimpleQueue()
         self.out = Record()
         self.status = StatusPage(memoryview(bytearray(4032)))
@@ -108,7 +114,7 @@ class Rig:
             out=self.out,
             status=self.status,
             target_ns=5_000_000,
-            snapshots=Snapshots(0) if snapshots is None else snapshots,  # an empty one is false
+            snapshots=self.snapshots,
             constraints=self.constraints,
             preload=preload,
             now=lambda: next(self.clock),
@@ -127,8 +133,9 @@ class Rig:
         constraint: Constraint | None = None,
         logprobs: int = -1,
         mu: float | None = None,
+        begun: bool = False,
     ) -> None:
-        """Send a Start; with `produced`, that of a run to carry on."""
+        """Send a Start; with `produced` or `begun`, that of a run to carry on."""
         tokens = pack_tokens([*prompt, *(produced or [])])
         start = Start(
             tokens,
@@ -140,6 +147,7 @@ class Rig:
             constraint=constraint,
             logprobs=logprobs,
             mu=mu,
+            begun=begun or bool(produced),
         )
         self.inbox.put((request_id, start))
 
@@ -158,6 +166,12 @@ class Rig:
             if not self.loop.scheduler.busy:
                 return
         raise AssertionError(f"still busy after {most} steps")
+
+    def news(self, request_id: int) -> list[Tokens]:
+        """Return the frames with what a request generated."""
+        sent = (entry for entry in self.out.log if not isinstance(entry, str))
+        news = (one for number, one in sent if number == request_id and isinstance(one, Tokens))
+        return [one for one in news if one.n_reused is None]
 
     def told(self, request_id: int) -> Told:
         """Return what was told of a request so far."""

@@ -119,8 +119,7 @@ def test_with_log_probabilities_every_token_is_sampled() -> None:
     rig = Rig()
     rig.start(0, [3, 4], 40, constraint=regex("(a|b) abcabc abcabc"), logprobs=2)
     rig.finish()
-    messages = [item[1] for item in rig.out.log if isinstance(item, tuple)]
-    news = [message for message in messages if isinstance(message, Tokens)]
+    news = rig.news(0)
     assert re.fullmatch("[ab] abcabc abcabc", rig.told(0).text)
     assert all(len(one.ids) == len(one.logprobs) == 1 for one in news)
     likeliest = {top.token for one in news for top in one.logprobs[0].top}

@@ -22,8 +22,7 @@ STOPS = st.sampled_from(((), ("ab",), ("abc", "bc"), (" ", "\u00e9"), ("\U0001f6
 
 def told(rig: Rig, request_id: int = 1) -> list[Tokens]:
     """The Tokens messages of a run, in order."""
-    entries = (entry for entry in rig.out.log if isinstance(entry, tuple))
-    return [news for number, news in entries if number == request_id and isinstance(news, Tokens)]
+    return rig.news(request_id)
 
 
 def raw_logprobs(tokens: list[int]) -> list[float]:

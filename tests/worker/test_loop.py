@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayhost.engine.base import EngineFailed
-from rayhost.ipc.messages import Finished, Load, Rejected, Sampling, Start, Stop, Tokens
+from rayhost.ipc.messages import Load, Rejected, Sampling, Start, Stop
 from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, Word
 from rayhost.worker.scheduler import MIN_CHUNK
 from tests.worker.fake_engine import END, PIECES, VOCABULARY, FakeEngine, reference
@@ -102,19 +102,17 @@ def test_a_resumed_run_goes_on_identically_from_every_point(
     whole = Rig()
     whole.start(0, prompt, max_tokens, sampling=sampling, stop=stop)
     whole.finish()
-    messages = [item[1] for item in whole.out.log if isinstance(item, tuple)]
-    tokens = [message for message in messages if isinstance(message, Tokens)]
+    tokens = whole.news(0)
     for cut in range(len(tokens) + 1):
         produced = [token for message in tokens[:cut] for token in message.ids]
         rest = Rig()
         most = min(max_tokens, 48 - len(prompt))  # the front knows the context
         rest.start(0, prompt, most, produced=produced, sampling=sampling, stop=stop)
         rest.finish()
-        again = [item[1] for item in rest.out.log if isinstance(item, tuple)]
-        assert again[:-1] == tokens[cut:]  # the very same frames, held-back text included
-        finished, expected = again[-1], messages[-1]
-        assert isinstance(finished, Finished)
-        assert isinstance(expected, Finished)
+        assert rest.news(0) == tokens[cut:]  # the very same frames, held-back text included
+        finished, expected = rest.told(0).finished, whole.told(0).finished
+        assert finished is not None
+        assert expected is not None
         assert finished.reason == expected.reason
         assert finished.n_prompt == expected.n_prompt
         assert finished.n_generated == expected.n_generated
@@ -242,21 +240,19 @@ def test_each_step_is_flushed_once_after_its_messages() -> None:
             break
     assert rig.out.log.count("flush") == steps
     assert rig.out.log[-1] == "flush"
-    assert rig.out.log.index("flush") == 3  # after a token of each of the three
+    # What was reused for it and a token, of each of the three.
+    assert rig.out.log.index("flush") == 6
 
 
 def test_every_token_is_told_in_the_step_that_made_it_and_finished_comes_last() -> None:
     rig = Rig()
     ids, _, reason = reference([3, 4], 5, GREEDY)
     rig.start(0, [3, 4], 5)
-    for token in ids:
+    for steps, token in enumerate(ids, 1):
         assert rig.told(0).finished is None
-        before = len(rig.out.log)
         rig.loop.step()
-        messages = [item[1] for item in rig.out.log[before:] if isinstance(item, tuple)]
-        assert isinstance(messages[0], Tokens)
-        assert messages[0].ids == (token,)
-        assert [type(message) for message in messages[1:]] in ([], [Finished])
+        assert len(rig.news(0)) == steps
+        assert rig.news(0)[-1].ids == (token,)
     finished = rig.told(0).finished
     assert finished is not None
     assert finished.reason == reason

@@ -210,5 +210,5 @@ def test_a_preload_is_computed_again_for_another_kv_type() -> None:
     told = rig.told(1)
     assert told.result == reference([*PRELOAD, 3, 4], 8, GREEDY, context=100)
     assert told.finished is not None
-    assert told.finished.n_reused == 40
+    assert told.reused == 40
     assert rig.status[Word.PREFILL_TOKENS] == 2

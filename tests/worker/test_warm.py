@@ -49,7 +49,7 @@ def test_a_preloaded_prompt_is_there_for_the_first_request(trims: bool) -> None:
     rig.finish()
     finished = rig.told(1).finished
     assert finished is not None
-    assert finished.n_reused == len(SYSTEM) - 1
+    assert rig.told(1).reused == len(SYSTEM) - 1
     assert rig.status[Word.REUSED_RAM] == 1
     assert rig.told(1).result == reference(prompt, 8, GREEDY, context=100)
 
@@ -100,7 +100,7 @@ def test_what_was_computed_once_comes_from_disk_the_next_time(tmp_path: Path, lo
     rig.finish()
     told = rig.told(1).finished
     assert told is not None
-    assert told.n_reused == len(SYSTEM) - 1
+    assert rig.told(1).reused == len(SYSTEM) - 1
 
 
 def test_a_snapshot_that_the_engine_refuses_costs_nothing_but_the_prefill() -> None:

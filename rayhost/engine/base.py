@@ -133,6 +133,13 @@ class Engine(Protocol):
     facts: Facts
     batch: Batch
 
+    def retune(self, load: Load) -> bool:
+        """Take another number of threads, and keep the cells.
+
+        Return False, with nothing done, where more of the context is to be another.
+        """
+        ...
+
     def resize(self, load: Load) -> bool:
         """Take a context of other sizes or another KV type; the cells of every slot are gone.
 

@@ -26,6 +26,17 @@ from rayhost.engine.native import (
 from rayhost.engine.states import with_streams
 from rayhost.ipc.messages import Load
 
+# What a context is made with and keeps; the number of threads can change.
+_OF_A_CONTEXT = (
+    "context",
+    "concurrency",
+    "batch",
+    "ubatch",
+    "outputs",
+    "kv_type",
+    "kv_layout",
+    "flash_attention",
+)
 _KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
 
@@ -94,6 +105,17 @@ class LlamaEngine:
         self._logits: Logits = np.empty((0, 0), np.float32)
         self.batch = Batch(load.batch)
         self._raw = NativeBatch(self.batch)
+
+    def retune(self, load: Load) -> bool:
+        """Take another number of threads, and keep the cells.
+
+        Return False, with nothing done, where more of the context is to be another.
+        """
+        if any(getattr(load, name) != getattr(self._load, name) for name in _OF_A_CONTEXT):
+            return False
+        self._load = load
+        llama.llama_set_n_threads(self._context, load.threads, load.threads)
+        return True
 
     def resize(self, load: Load) -> bool:
         """Take a context of other sizes or another KV type; the cells of every slot are gone.

@@ -70,6 +70,7 @@ class Load(Message, frozen=True):
     preload: tuple[str, ...] = ()  # system prompts (text, without a chat template) held ready
     chat_template: str = ""  # instead of the file's; empty: the file's
     stamp: tuple[int, ...] = ()  # of the file, so that another at the same path is another load
+    preload_first: bool = False  # before it is ready; else beside requests, after each of them
 
 
 class Constraint(Message, frozen=True):

@@ -11,6 +11,7 @@ import itertools
 import random
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from rayhost import clock
@@ -81,7 +82,8 @@ class Keeper:
         pulse = Pulse(clock.now_ns(), self._load.batch)
         self._worker = Incarnation(process, link, end, origin, pulse)
         self._lane.concurrency = self._load.concurrency
-        link.send(0, self._load)
+        # A host that starts has its preloads when it is ready; of a later one requests wait for it.
+        link.send(0, msgspec.structs.replace(self._load, preload_first=not self.settled.is_set()))
         self._look_later()
         again = f" again: {self._lane.reason}" if self._failures else ""
         self._set("loading", f"the model is loading{again}")

@@ -56,7 +56,8 @@ class Cells:
                 self.keep(sequence.slot, lost)
             before = self._now()
             if source.slot not in empty and self._given(sequence.slot, source):
-                self._count(source, self._now() - before)
+                if not sequence.preload:
+                    self._count(source, self._now() - before)
             else:
                 self._engine.truncate(sequence.slot, 0)
                 sequence.computed = sequence.reused = sequence.checkpoint = 0
@@ -69,6 +70,11 @@ class Cells:
         size = self._engine.snapshot_bytes(slot)
         if self._snapshots.worth(tokens, size, saved_ms):
             self._snapshots.put(tokens, self._engine.snapshot(slot), saved_ms)
+
+    def pin(self, slot: int, tokens: list[int]) -> bool:
+        """Have the snapshot store keep these cells whatever comes; tell if it has room for them."""
+        saved_ms = len(tokens) * self._token_ns / 1e6
+        return self._snapshots.put(tokens, self._engine.snapshot(slot), saved_ms, pinned=True)
 
     def account(self) -> None:
         """Show how much the snapshot store holds."""

@@ -34,6 +34,7 @@ from rayhost.worker.guided import follow, restrict
 from rayhost.worker.outbox import Out
 from rayhost.worker.output import TextStream
 from rayhost.worker.prefixes import MIN_SHARED
+from rayhost.worker.preloads import Preloads
 from rayhost.worker.refusals import refusal, too_long
 from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
@@ -44,7 +45,7 @@ from rayhost.worker.turns import Inbox, Turns
 class StepLoop(Turns):
     """Owns the engine and every sequence. `run` returns after a Stop message.
 
-    `preload` are the beginnings that the snapshot store holds whatever else comes and goes.
+    `preload` are the beginnings that the snapshot store is to hold whatever else comes and goes.
     `save` is called with every beat, between steps; `resized` once the engine has another context,
     with what was asked for and the milliseconds that took.
     """
@@ -72,7 +73,7 @@ class StepLoop(Turns):
         self._resized = resized
         self._target_ns = target_ns
         self._snapshots = snapshots
-        self._preload = preload
+        self._preloads = Preloads(preload, snapshots)
         self._constraints = constraints
         self._endings = Endings(out, status, now)
         self._uncompiled: set[int] = set()  # runs whose constraint is being compiled
@@ -91,6 +92,11 @@ class StepLoop(Turns):
             streams=facts.streams,
         )
 
+    def preload(self) -> None:
+        """Compute what the store is to hold before anything else, as far as it has room."""
+        while self._preloads.missing and not self._stopped:
+            self.step()
+
     def keep_all(self) -> None:
         """Offer the cells of every slot to the snapshot store: the worker is about to end."""
         for slot, tokens in self.scheduler.held():
@@ -99,9 +105,10 @@ class StepLoop(Turns):
 
     @property
     def _busy(self) -> bool:
-        return self.scheduler.busy
+        return self.scheduler.busy or self._preloads.missing
 
     def _work(self, began: int) -> None:
+        self._preloads.turn(self.scheduler)
         begun, chunks = self.scheduler.plan()
         while not self._cells.apply(begun, self.scheduler.times.prefill_ns):
             begun, chunks = self.scheduler.plan()
@@ -182,28 +189,31 @@ class StepLoop(Turns):
             self.scheduler.add(sequence)
 
     def _resize(self, load: Load) -> None:
-        """Go on in another context: what fits the snapshot store is restored, the rest computed.
+        """Go on with other sizes: in the same context where they need no other.
 
-        Measured with 8 sequences of 330 tokens: 60 ms, of which 45 create the context.
+        Of another one, what fits the snapshot store is restored and the rest computed. Measured
+        with 8 sequences of 330 tokens: 60 ms, of which 45 create the context.
         """
         began = self._now()
         try:
-            warm.check(self._preload, load.context)
+            warm.check(self._preloads.beginnings, load.context)
         except LoadError as error:
             self._out.send(0, LoadFailed(str(error)))
             return
+        if self._engine.retune(load):
+            self._preloads.fit(load.snapshot_bytes, self._engine.facts.context)
+            self._resized(load, (self._now() - began) / 1e6)
+            return
         self.keep_all()
-        sequences = list(self.scheduler)
+        sequences = [sequence for sequence in self.scheduler if not sequence.preload]
+        self._preloads.interrupted()
         try:
             restorable = self._engine.resize(load)
         except LoadError as error:
             self._out.send(0, LoadFailed(str(error)))
         else:
             facts = self._engine.facts
-            self._snapshots.fit(load.snapshot_bytes, facts.context if restorable else 0)
-            if not restorable:
-                # Before anything goes on: what begins so would wait for it, and compute it, too.
-                warm.pin(self._engine, self._snapshots, self._preload)
+            self._preloads.fit(load.snapshot_bytes, facts.context if restorable else 0)
             self._resized(load, (self._now() - began) / 1e6)
         times, self.scheduler = self.scheduler.times, self._new_scheduler()
         self.scheduler.times = times
@@ -243,6 +253,7 @@ class StepLoop(Turns):
             if sequence.computed == sequence.checkpoint:
                 self._cells.keep(sequence.slot, sequence.tokens[: sequence.computed])
             self._tell_begun(sequence)
+        self._preloads.computed(self.scheduler, self._cells)
         due_now = [chunk.sequence for chunk in chunks if chunk.due]
         generated = self._extend(due_now) if due_now else 0
         ended = self._now()
@@ -255,7 +266,7 @@ class StepLoop(Turns):
 
     def _tell_begun(self, sequence: Sequence) -> None:
         """Tell of a run's first step, in any worker, what it did not have to compute."""
-        if not sequence.begun:
+        if not (sequence.begun or sequence.preload):
             sequence.begun = True
             self._out.send(sequence.request_id, Tokens((), "", n_reused=sequence.reused))
 

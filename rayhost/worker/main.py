@@ -149,7 +149,6 @@ def _generate(
 
     files = files_of(load) if load.snapshot_dir else None
     preload = warm.prepare(engine, engine.codec, snapshots, files, load.preload)
-    _tell_ready(engine.facts, (clock.now_ns() - began) / 1e6, outbox)
     constraints = Constraints(partial(_compiler, engine.codec))
     steps = _begin_threads(engine.codec, end, outbox, constraints)
     saver = warm.Saver(files, snapshots, load.snapshot_dir_bytes) if files else None
@@ -174,6 +173,9 @@ def _generate(
         save=saver.beat if saver else _nothing,
         resized=resized,
     )
+    if load.preload_first:
+        loop.preload()
+    _tell_ready(engine.facts, (clock.now_ns() - began) / 1e6, outbox)
     loop.run()
     if saver:
         loop.keep_all()

@@ -109,6 +109,11 @@ class Scheduler:
         """True while a step would compute something."""
         return bool(self.running or self.waiting)
 
+    @property
+    def spare(self) -> int:
+        """Slots that nobody has or waits for; below 0, who waits for a slot that others have."""
+        return self._slots - len(self.running) - len(self.waiting)
+
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Its tokens must fit a slot: the caller has checked."""
         self.waiting.append(sequence)
@@ -189,7 +194,7 @@ class Scheduler:
         short = self.times.chunk(_URGENT * self._target_ns, room)
         firsts = urgent = 0
         for sequence in self:
-            if sequence.decoding or sequence.forced:
+            if sequence.decoding or sequence.forced or sequence.preload:
                 continue
             firsts += 1
             if sequence.priority == _HIGHEST and urgent + sequence.missing <= short:
@@ -200,7 +205,7 @@ class Scheduler:
     def _add(self, chunks: list[Chunk], sequence: Sequence, room: int) -> int:
         """Add a chunk of a sequence that is not decoding; return its size."""
         size = min(room, self._to_border(sequence))
-        chunks.append(Chunk(sequence, size, size == sequence.missing))
+        chunks.append(Chunk(sequence, size, sequence.due(size)))
         return size
 
     def _follows(self, sequence: Sequence) -> bool:
@@ -250,7 +255,7 @@ class Scheduler:
         if self._trims or chunk.sequence.decoding:
             return chunk
         size = min(chunk.size, self._to_border(chunk.sequence))
-        return Chunk(chunk.sequence, size, size == chunk.sequence.missing)
+        return Chunk(chunk.sequence, size, chunk.sequence.due(size))
 
     def _to_border(self, sequence: Sequence) -> int:
         """Return how far one chunk of a sequence may go.

@@ -52,6 +52,15 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
+    def preload(self) -> bool:
+        """True for what nobody asked for: its cells are wanted, and no token after them."""
+        return self.max_tokens == 0
+
+    def due(self, size: int) -> bool:
+        """Tell whether its next token is wanted once `size` more are computed."""
+        return size == self.missing and not self.preload
+
+    @property
     def decoding(self) -> bool:
         """True when one more token is all that a step adds."""
         return self.missing == 1 and self.first_token_ns != 0

@@ -57,6 +57,7 @@ class Snapshots:
     def __init__(self, limit_bytes: int, *, trims: bool = True) -> None:
         self.bytes_used = 0
         self.limit_bytes = limit_bytes
+        self.pins = 0  # times that something was pinned
         self._trims = trims
         self._clock = 0.0
         self._entries: dict[bytes, _Entry] = {}
@@ -123,7 +124,8 @@ class Snapshots:
         if not key:
             raise ValueError("a snapshot of no tokens")
         if key in self._entries:
-            self._entries[key].pinned |= pinned
+            if pinned:
+                self._pin(self._entries[key])
             return True
         if not pinned and self._covers(key):
             return True
@@ -140,6 +142,20 @@ class Snapshots:
         self._entries[key] = _Entry(snapshot, self._rank(snapshot.value_ms, size), pinned)
         insort(self._keys, key)
         self.bytes_used += size
+        self.pins += pinned
+        return True
+
+    def holds(self, key: bytes) -> bool:
+        """Tell whether exactly these tokens, packed, are pinned."""
+        entry = self._entries.get(key)
+        return entry is not None and entry.pinned
+
+    def pin(self, key: bytes) -> bool:
+        """Pin exactly these tokens, packed, if they are here; tell whether they are."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return False
+        self._pin(entry)
         return True
 
     def discard(self, snapshot: Snapshot) -> None:
@@ -220,6 +236,10 @@ class Snapshots:
                 return redundant, evicted
         self._clock += value_ms / self.limit_bytes
         return None
+
+    def _pin(self, entry: _Entry) -> None:
+        self.pins += not entry.pinned
+        entry.pinned = True
 
     def _drop(self, entry: _Entry) -> None:
         key = entry.snapshot.tokens

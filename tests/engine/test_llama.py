@@ -340,6 +340,20 @@ def test_a_resized_engine_computes_as_one_that_was_loaded_so(tiny_model: Path) -
     assert alone(engine, tokens, 8) == expected
 
 
+def test_another_number_of_threads_needs_no_other_context(tiny_model: Path) -> None:
+    tokens = prompt(1, 20)
+    usual = load(tiny_model)
+    expected = alone(LlamaEngine(usual), tokens, 4)
+    engine = LlamaEngine(usual)
+    compute(engine, 0, tokens[:-1], 64)
+    assert engine.retune(load(tiny_model, threads=usual.threads + 1, snapshot_bytes=1 << 20))
+    engine.batch.clear()
+    engine.batch.add(0, tokens[-1:], len(tokens) - 1, due=True)
+    engine.decode()
+    assert int(engine.logits()[0].argmax()) == expected[0]
+    assert not engine.retune(load(tiny_model, context=usual.context // 2))
+
+
 def test_snapshots_do_not_outlive_another_kv_type(tiny_model: Path) -> None:
     engine = LlamaEngine(load(tiny_model, kv_type="f16"))
     assert not engine.resize(load(tiny_model, kv_type="q8_0"))

@@ -17,8 +17,10 @@ from msgspec import structs
 from structlog.testing import capture_logs
 
 from rayhost.errors import RayhostError, Unavailable
+from rayhost.front.link import Link
 from rayhost.front.run import ActiveRun
 from rayhost.ipc.channel import ChildFds, End, create
+from rayhost.ipc.messages import Load, Message
 from rayhost.supervisor import backoff
 from rayhost.supervisor import keeper as keeper_module
 from tests.front.fake_worker import request
@@ -186,6 +188,27 @@ async def test_a_machine_that_is_short_of_something_for_a_moment_is_tried_again(
         assert kept.lane.state == "restarting"
         assert "Cannot allocate memory" in kept.lane.reason
         await kept.ready()
+
+
+async def test_only_the_first_worker_computes_its_preloads_before_it_is_ready(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = []
+    send = Link.send
+
+    def noted(link: Link, request_id: int, message: Message) -> None:
+        if isinstance(message, Load):
+            sent.append(message.preload_first)
+        send(link, request_id, message)
+
+    monkeypatch.setattr(Link, "send", noted)
+    async with keeping(load_of(tiny_model)) as kept:
+        await kept.ready()
+        kept.signal(signal.SIGKILL)
+        await soon(lambda: kept.lane.state == "restarting", "the death to be noticed")
+        await kept.ready()
+        await kept.keeper.replace(structs.replace(load_of(tiny_model), inter_token_ms=50))
+    assert sent == [True, False, False]
 
 
 async def test_a_model_that_was_ready_once_is_never_given_up(

@@ -83,6 +83,12 @@ class FakeEngine:
                 self._rows.append(next_logits(cells))
         assert len(self._rows) == batch.outputs <= len(self.cells)
 
+    def retune(self, load: Load) -> bool:
+        """Keep the cells where the sizes are the same."""
+        facts = self.facts
+        sizes = (facts.context, facts.concurrency, facts.batch, self._kv_type)
+        return sizes == (load.context, load.concurrency, load.batch, load.kv_type)
+
     def resize(self, load: Load) -> bool:
         """Become an engine of other sizes; f16 is what its snapshots are good for."""
         if load.concurrency > 256:

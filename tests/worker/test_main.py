@@ -40,6 +40,7 @@ from rayhost.worker.main import deliver
 from rayhost.worker.prepare import Prompts
 from rayhost.worker.turns import Inbox
 from tests.support.tiny_gguf import vocabulary, write_broken_gguf, write_tiny_llama
+from tests.support.waiting import eventually
 from tests.worker.fake_grammar import Gate
 from tests.worker.process import PATIENCE_S, Worker, load_of, worker
 
@@ -304,6 +305,21 @@ def test_a_worker_begins_as_warm_as_the_last_one_ended(tiny_model: Path, tmp_pat
         process.expect(0, Ready)
         assert run(process, 1, LONG, 4) == expected
         assert process.end.status[Word.REUSED_DISK_TOKENS] == len(LONG) - 1
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_preloads_are_held_when_it_is_ready_or_in_the_end(tiny_model: Path, first: bool) -> None:
+    load = load_of(
+        tiny_model, snapshot_bytes=64 << 20, preload=("hello world " * 8,), preload_first=first
+    )
+    with worker() as process:
+        process.send(0, load)
+        process.expect(0, Ready)
+        status = process.end.status
+        if first:
+            assert status[Word.SNAPSHOTS] == 1
+        eventually(lambda: status[Word.SNAPSHOTS] == 1, "the preload to be held")
+        run(process, 1, LONG, 4)
 
 
 def test_what_a_file_computed_that_was_replaced_is_not_taken_for_the_next_ones(

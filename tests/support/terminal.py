@@ -53,19 +53,24 @@ class Terminal:
     def interrupt(self, until: str) -> None:
         """Send SIGINT, as Ctrl-C does, until the program shows a text.
 
-        Again and again, because Python loses one that comes just as `input` begins to wait.
+        Again after a while, because Python loses one that comes just as `input` begins to wait; not
+        sooner, because a second one would take away the line that is typed next.
         """
-        give_up = time.monotonic() + DEADLINE_S
+        give_up, again = time.monotonic() + DEADLINE_S, 0.0
         while until not in self.shown[self._seen :]:
-            assert time.monotonic() < give_up, f"no {until!r} in {self.shown[self._seen :]!r}"
-            self.process.send_signal(signal.SIGINT)
-            assert self._read(1), f"it ended without {until!r}: {self.shown!r}"
+            now = time.monotonic()
+            assert now < give_up, f"no {until!r} in {self.shown[self._seen :]!r}"
+            if now >= again:
+                self.process.send_signal(signal.SIGINT)
+                again = now + 5
+            assert self._read(again - now), f"it ended without {until!r}: {self.shown!r}"
         self.expect(until)
 
     def exit_status(self) -> int:
         """Wait for the program's end, reading what it still shows."""
-        while self._read(DEADLINE_S):
-            pass
+        give_up = time.monotonic() + DEADLINE_S
+        while self._read(1):
+            assert time.monotonic() < give_up, f"it goes on: {self.shown[self._seen :]!r}"
         return self.process.wait(DEADLINE_S)
 
     def _read(self, timeout_s: float) -> bool:

@@ -42,12 +42,12 @@ def test_long_prompts_of_many_clients_are_answered_within_the_limit(
     tmp_path: Path, smollm2: Path, group: MemoryGroup
 ) -> None:
     profile = profile_of(tmp_path, smollm2)
-    sent = traffic.make("long", CLIENTS, 2, "memory")
+    sent = traffic.make("long", CLIENTS, 1, "memory")  # each 1,500 tokens: 25 s on a slow CPU
     with started(profile, tmp_path / "home", prefix=group.prefix) as host:
         (worker,) = host.workers()
         with watching(group) as samples:
             load = ask(host, sent)
-        assert (len(load.outcomes), failed(load)) == (2 * CLIENTS, [])
+        assert (len(load.outcomes), failed(load)) == (CLIENTS, [])
         assert min(one.prompt_tokens for one in load.outcomes) > 1400
         assert group.kills == 0
         assert host.workers() == [worker]

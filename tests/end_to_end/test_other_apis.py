@@ -78,11 +78,12 @@ def test_the_stop_sequence_is_told(claude: anthropic.Anthropic) -> None:
     reply = claude.messages.create(
         model=MODEL,
         max_tokens=60,
+        temperature=0,  # drawn, an answer may have none of them
         messages=[{"role": "user", "content": "Count from one to ten in words."}],
-        stop_sequences=["nothing like it", "a", "e"],
+        stop_sequences=["nothing like it", *"aeiou"],
     )
     assert reply.stop_reason == "stop_sequence"
-    assert reply.stop_sequence in ("a", "e")
+    assert reply.stop_sequence in tuple("aeiou")
 
 
 def test_what_is_counted_is_what_is_used(claude: anthropic.Anthropic) -> None:

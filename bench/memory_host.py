@@ -3,8 +3,8 @@
     python -m bench.memory_host [--model NAME]... [--one-billion]
 
 Memory that only killing gives back, so anonymous and shared pages; twice for each model: after a
-chat or completion that fills a context, and after an answer to a JSON schema besides. Prints the
-table of docs/memory.md.
+chat or completion that fills a context, and after an answer to a JSON schema besides. Prints a
+table of said and measured.
 """
 
 import json

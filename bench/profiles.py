@@ -3,7 +3,7 @@
     python -m bench.profiles [NAME...]      such as 512mib-1core-chat; without names, all of them
 
 A profile runs inside a memory control group of its size, whose OOM killer kills, on as many CPUs;
-what a small system takes besides is taken off. Prints the table of docs/profiles.md. A model that
+what a small system takes besides is taken off. Prints a table of what was measured. A model that
 the profile wants as a file is one of random weights in the shape of Llama 3.2 1B.
 """
 

@@ -2,7 +2,7 @@
 
 Invariant: weight grows only by a death before the request got on well, and falls to nothing when
 it does. A request resumes deterministically, so one that kills its worker does so again at once. It
-is given up only for a death beside requests that all got on: nobody else can have been the cause.
+is given up only for a death beside requests that had all been proved harmless.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ class Record:
     weight: int = 0
     crashes: int = 0  # in its whole life
     here: int = 0
+    proved: bool = False  # harmless, by a worker that it had
 
     @property
     def suspect(self) -> bool:
@@ -45,7 +46,7 @@ class Record:
         """The worker produced tokens."""
         self.here += tokens
         if self.got_on:
-            self.weight = 0
+            self.weight, self.proved = 0, True
 
     def lost(self, death: Death) -> None:
         """The worker died."""
@@ -70,5 +71,5 @@ def culprit(computed: Sequence[Record], death: Death) -> int | None:
 
     `computed` are those that it had begun.
     """
-    tried = [at for at, record in enumerate(computed) if not record.got_on]
+    tried = [at for at, one in enumerate(computed) if one.weight or not one.proved]
     return tried[0] if len(tried) == 1 and computed[tried[0]].convicted_by(death) else None

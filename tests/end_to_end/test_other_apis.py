@@ -78,7 +78,7 @@ def test_the_stop_sequence_is_told(claude: anthropic.Anthropic) -> None:
     reply = claude.messages.create(
         model=MODEL,
         max_tokens=60,
-        temperature=0,  # drawn, an answer may have none of them
+        extra_body={"temperature": 0},  # drawn, an answer may have none of them
         messages=[{"role": "user", "content": "Count from one to ten in words."}],
         stop_sequences=["nothing like it", *"aeiou"],
     )

@@ -199,7 +199,7 @@ def test_a_lone_surrogate_becomes_a_question_mark(codec: LlamaCodec) -> None:
 
 
 def test_a_long_text_is_tokenized(codec: LlamaCodec) -> None:
-    text = "hello world " * 20_000
+    text = "hello world " * 200  # one that no context could hold is refused unread
     assert b"".join(map(codec.piece, codec.text(text))) == text.encode()
 
 

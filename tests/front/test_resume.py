@@ -268,13 +268,14 @@ async def test_a_run_that_only_waited_in_the_worker_is_not_blamed() -> None:
 
 async def test_what_workers_died_of_is_refused_when_it_is_sent_again() -> None:
     lane = make_lane()
+    worker = FakeWorker(lane)
     run = await lane.submit(request(tokens=(5, 6)))
     for _ in range(2):
-        FakeWorker(lane).die()
+        worker.die()
+        worker = FakeWorker(lane)
     assert run.outcome == "worker_lost"
     with pytest.raises(WorkerLost, match="not tried again for"):
         await lane.submit(request("another-id", tokens=(5, 6)))
-    FakeWorker(lane)
     assert (await lane.submit(request(tokens=(5, 7)))).outcome == ""
     lane.identity = b"another model"
     assert (await lane.submit(request(tokens=(5, 6)))).outcome == ""
@@ -289,8 +290,8 @@ async def test_a_run_that_only_waited_in_the_front_is_not_blamed() -> None:
         worker = FakeWorker(lane)
         worker.die()
     last = FakeWorker(lane)
-    assert runs[3].outcome == ""
-    assert last.started_prompts == [3]
+    assert [run.outcome for run in runs] == ["worker_lost", "worker_lost", "", ""]
+    assert last.started_prompts == [2, 3]
 
 
 async def test_a_resumed_runs_times_are_of_its_life_not_of_its_last_worker() -> None:

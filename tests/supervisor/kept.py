@@ -68,7 +68,11 @@ class Kept:
         return psutil.Process(pid)
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.worker.pid, number)
+        """Send the worker a signal; it stands still when this returns from SIGSTOP."""
+        pid = self.worker.pid
+        os.kill(pid, number)
+        if number is signal.SIGSTOP:  # its threads may go on for some milliseconds
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     @property
     def generation(self) -> int:

@@ -75,5 +75,4 @@ def test_what_another_takes_is_given_up_and_taken_again_without_a_failed_request
         assert group.kills == 0
         assert min(sample.sequences for sample in samples) < begin
         told = [line for line in host.log() if line["event"] == "degraded"]
-        assert told
-        assert "sequences" in told[-1]["rungs"]
+        assert any("sequences" in line["rungs"] for line in told)

@@ -79,7 +79,8 @@ def test_the_stop_sequence_is_told(claude: anthropic.Anthropic) -> None:
         model=MODEL,
         max_tokens=60,
         extra_body={"temperature": 0},  # drawn, an answer may have none of them
-        messages=[{"role": "user", "content": "Count from one to ten in words."}],
+        system="Answer with one word.",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
         stop_sequences=["nothing like it", *"aeiou"],
     )
     assert reply.stop_reason == "stop_sequence"

@@ -5,6 +5,7 @@
 Speed and memory do not depend on what weights mean. 0.7 GB in Q4_0, 1.3 GB in Q8_0, in 20 s.
 """
 
+import os
 import sys
 from pathlib import Path
 from random import Random
@@ -18,8 +19,11 @@ VOCABULARY, MERGES, CONTROL = 128_256, 280_147, 256
 BLOCK_BYTES = {"Q4_0": 18, "Q8_0": 34}  # of 32 weights, the first two a scale in f16
 
 
-def write(path: Path, quantization: str = "Q4_0") -> Path:
-    """Write the model and return `path`. Raises KeyError for another quantization."""
+def write(path: Path, quantization: str = "Q4_0", *, blank: bool = False) -> Path:
+    """Write the model and return `path`. Raises KeyError for another quantization.
+
+    A blank one has no weights, but a hole of their size, which takes no disk: to be planned for.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("random-1b")
     writer.add_context_length(131_072)
@@ -34,11 +38,17 @@ def write(path: Path, quantization: str = "Q4_0") -> Path:
     writer.add_vocab_size(VOCABULARY)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantization}"])
     _add_vocabulary(writer)
-    _add_weights(writer, quantization)
+    _add_weights(writer, quantization, blank=blank)
+    hole = sum(one.nbytes + gguf.GGUF_DEFAULT_ALIGNMENT for one in writer.tensors[0].values())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    if blank:
+        writer.write_ti_data_to_file()
+    else:
+        writer.write_tensors_to_file()
     writer.close()
+    if blank:
+        os.truncate(path, path.stat().st_size + hole)
     return path
 
 
@@ -78,14 +88,18 @@ def _letters() -> list[str]:
     return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]
 
 
-def _add_weights(writer: gguf.GGUFWriter, quantization: str) -> None:
+def _add_weights(writer: gguf.GGUFWriter, quantization: str, *, blank: bool) -> None:
     random = np.random.default_rng(0)
     kind, size = gguf.GGMLQuantizationType[quantization], BLOCK_BYTES[quantization]
     scale = np.frombuffer(np.float16(0.005).tobytes(), np.uint8)
 
     def matrix(name: str, rows: int, columns: int) -> None:
-        blocks = random.integers(0, 256, (rows, columns // 32, size), dtype=np.uint8)
-        blocks[:, :, :2] = scale
+        shape = (rows, columns // 32, size)
+        if blank:
+            blocks = np.zeros(shape, np.uint8)
+        else:
+            blocks = random.integers(0, 256, shape, dtype=np.uint8)
+            blocks[:, :, :2] = scale
         writer.add_tensor(f"{name}.weight", blocks.reshape(rows, -1), raw_dtype=kind)
 
     def norm(name: str) -> None:

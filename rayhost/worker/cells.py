@@ -13,9 +13,13 @@ from rayhost.worker.prefixes import Source
 from rayhost.worker.scheduler import Begin
 from rayhost.worker.snapshots import Snapshots
 
-# A step waits for copies into the snapshot store at most about this long; what would come later
-# is lost. 1,000 tokens of 23 kB take 3 ms.
+# What a step spends on copies into the snapshot store: this, or an eighth of its target if that is
+# more. A copy that would take longer, by the rate of the one before, is not made. 1,000 tokens of
+# 23 kB take 3 ms on a new machine.
 _KEEP_NS = 5_000_000
+_KEEP_SHARE = 8
+_BYTE_NS = 0.5  # before the first copy
+_FORGET = 0.9
 
 _log = structlog.get_logger("rayhost.worker")
 
@@ -36,11 +40,14 @@ class Cells:
         snapshots: Snapshots,
         status: StatusPage,
         now: Callable[[], int],
+        target_ns: int,
     ) -> None:
         self._engine = engine
         self._snapshots = snapshots
         self._status = status
         self._now = now
+        self._budget_ns = max(_KEEP_NS, target_ns // _KEEP_SHARE)
+        self._byte_ns = _BYTE_NS
         self._token_ns = 0.0  # of prefill, as last measured
 
     def apply(self, begun: Iterable[Begin], token_ns: float) -> bool:
@@ -50,10 +57,10 @@ class Cells:
         """
         empty: set[int] = set()  # slots that did not get the cells that the plan counts on
         self._token_ns = token_ns
-        keep_until = self._now() + _KEEP_NS
+        left_ns = float(self._budget_ns)
         for sequence, source, lost in begun:
-            if lost and self._now() < keep_until:
-                self.keep(sequence.slot, lost)
+            if lost and self._affordable(sequence.slot, left_ns):
+                left_ns -= self.keep(sequence.slot, lost)
             before = self._now()
             if source.slot not in empty and self._given(sequence.slot, source):
                 if not sequence.preload:
@@ -64,12 +71,20 @@ class Cells:
                 empty.add(sequence.slot)
         return not empty
 
-    def keep(self, slot: int, tokens: list[int]) -> None:
-        """Put the cells of a slot, which hold `tokens`, into the snapshot store if worth it."""
+    def keep(self, slot: int, tokens: list[int]) -> int:
+        """Put the cells of a slot, which hold `tokens`, into the snapshot store if worth it.
+
+        Return the nanoseconds that it took.
+        """
         saved_ms = len(tokens) * self._token_ns / 1e6
         size = self._engine.snapshot_bytes(slot)
-        if self._snapshots.worth(tokens, size, saved_ms):
-            self._snapshots.put(tokens, self._engine.snapshot(slot), saved_ms)
+        if not self._snapshots.worth(tokens, size, saved_ms):
+            return 0
+        before = self._now()
+        self._snapshots.put(tokens, self._engine.snapshot(slot), saved_ms)
+        took = self._now() - before
+        self._byte_ns = took / max(size, 1)
+        return took
 
     def pin(self, slot: int, tokens: list[int]) -> bool:
         """Have the snapshot store keep these cells whatever comes; tell if it has room for them."""
@@ -80,6 +95,12 @@ class Cells:
         """Show how much the snapshot store holds."""
         self._status[Word.SNAPSHOTS] = len(self._snapshots)
         self._status[Word.SNAPSHOT_BYTES] = self._snapshots.bytes_used
+
+    def _affordable(self, slot: int, left_ns: float) -> bool:
+        takes_ns = self._engine.snapshot_bytes(slot) * self._byte_ns
+        if takes_ns > left_ns:
+            self._byte_ns *= _FORGET  # or one copy that was held up would be the last
+        return takes_ns <= left_ns
 
     def _given(self, slot: int, source: Source) -> bool:
         """Give a slot its cells; False where a snapshot is refused, which is forgotten then."""

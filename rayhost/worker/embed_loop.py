@@ -26,9 +26,8 @@ from rayhost.ipc.messages import (
     unpack_tokens,
 )
 from rayhost.ipc.status import StatusPage, Word
-from rayhost.worker.constraints import Compiled
 from rayhost.worker.outbox import Out
-from rayhost.worker.turns import Inbox, Turns
+from rayhost.worker.turns import Inbox, News, Turns
 
 
 class EmbedLoop(Turns):
@@ -62,7 +61,7 @@ class EmbedLoop(Turns):
         if chosen and not self._stopped:
             self._compute(chosen, began)
 
-    def _take(self, request_id: int, message: Message | Compiled) -> None:
+    def _take(self, request_id: int, message: News) -> None:
         match message:
             case Start():
                 tokens = unpack_tokens(message.tokens)

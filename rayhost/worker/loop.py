@@ -17,7 +17,6 @@ from rayhost.ipc.messages import (
     Cancel,
     Load,
     LoadFailed,
-    Message,
     Rejected,
     Resize,
     Start,
@@ -29,6 +28,7 @@ from rayhost.ipc.status import StatusPage, Word
 from rayhost.worker import runs, warm
 from rayhost.worker.cells import Cells
 from rayhost.worker.constraints import Compiled, Constraints, Outcome, rejected
+from rayhost.worker.disk import Disk, Fetched
 from rayhost.worker.endings import Endings
 from rayhost.worker.guided import follow, restrict
 from rayhost.worker.outbox import Out
@@ -39,7 +39,7 @@ from rayhost.worker.refusals import refusal, too_long
 from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshots import Snapshots
-from rayhost.worker.turns import Inbox, Turns
+from rayhost.worker.turns import Inbox, News, Turns
 
 
 class StepLoop(Turns):
@@ -60,6 +60,7 @@ class StepLoop(Turns):
         status: StatusPage,
         target_ns: int,
         snapshots: Snapshots,
+        disk: Disk,
         constraints: Constraints,
         preload: List[list[int]] = (),
         save: Callable[[], None] = lambda: None,
@@ -73,12 +74,13 @@ class StepLoop(Turns):
         self._resized = resized
         self._target_ns = target_ns
         self._snapshots = snapshots
+        self._disk = disk
         self._preloads = Preloads(preload, snapshots)
         self._constraints = constraints
         self._endings = Endings(out, status, now)
         self._uncompiled: set[int] = set()  # runs whose constraint is being compiled
         self._sampler = Sampler(engine.facts.vocabulary, codec)
-        self._cells = Cells(engine, snapshots, status, now)
+        self._cells = Cells(engine, snapshots, status, now, target_ns)
         self.scheduler = self._new_scheduler()
 
     def _new_scheduler(self) -> Scheduler:
@@ -105,9 +107,11 @@ class StepLoop(Turns):
 
     @property
     def _busy(self) -> bool:
-        return self.scheduler.busy or self._preloads.missing
+        return self.scheduler.busy or self._preloads.missing or self._disk.late
 
     def _work(self, began: int) -> None:
+        for sequence in self._disk.overdue():
+            self._readmit(sequence)
         self._preloads.turn(self.scheduler)
         begun, chunks = self.scheduler.plan()
         while not self._cells.apply(begun, self.scheduler.times.prefill_ns):
@@ -115,7 +119,7 @@ class StepLoop(Turns):
         if chunks:
             self._compute(chunks, began)
 
-    def _take(self, request_id: int, message: Message | Compiled) -> None:
+    def _take(self, request_id: int, message: News) -> None:
         match message:
             case Start():
                 self._start(request_id, message)
@@ -123,8 +127,12 @@ class StepLoop(Turns):
                 if request_id in self._uncompiled:
                     self._uncompiled.remove(request_id)
                     self._start_guided(request_id, message.start, message.outcome)
+            case Fetched():
+                for held in self._disk.take(message):
+                    self._readmit(held)
             case Cancel():
                 self._uncompiled.discard(request_id)
+                self._disk.drop(request_id)
                 sequence = self.scheduler.find(request_id)
                 if sequence is not None:
                     self.scheduler.remove(sequence)
@@ -185,7 +193,7 @@ class StepLoop(Turns):
         elif stopped or sequence.n_generated >= sequence.max_tokens:
             # The worker before this one died between the last token and the word that it was it.
             self._endings.finished(sequence, "stop" if stopped else "length")
-        else:
+        elif not self._disk.hold(sequence, self.scheduler.here(tokens)):
             self.scheduler.add(sequence)
 
     def _resize(self, load: Load) -> None:
@@ -221,7 +229,7 @@ class StepLoop(Turns):
             self._readmit(sequence)
 
     def _readmit(self, sequence: Sequence) -> None:
-        """Queue a sequence again whose cells are gone, if the context can still hold it."""
+        """Queue a sequence without cells, if the context, maybe a new one, can hold it."""
         sequence.evicted()
         context = self._engine.facts.context
         if len(sequence.tokens) < context:
@@ -316,7 +324,7 @@ class StepLoop(Turns):
     def _show(self) -> None:
         status = self._status
         status[Word.ACTIVE] = len(self.scheduler.running)
-        status[Word.WAITING] = len(self.scheduler.waiting)
+        status[Word.WAITING] = len(self.scheduler.waiting) + self._disk.waiting
         status[Word.KV_TOKENS] = sum(s.computed for s in self.scheduler.running)
         self._cells.account()
         self._save()

@@ -38,6 +38,7 @@ from rayhost.ipc.messages import (
 )
 from rayhost.worker import warm
 from rayhost.worker.constraints import Compile, Constraints
+from rayhost.worker.disk import Disk, Fetched
 from rayhost.worker.embed_loop import EmbedLoop
 from rayhost.worker.loop import StepLoop
 from rayhost.worker.outbox import Outbox
@@ -151,13 +152,22 @@ def _generate(
     preload = warm.prepare(engine, engine.codec, snapshots, files, load.preload)
     constraints = Constraints(partial(_compiler, engine.codec))
     steps = _begin_threads(engine.codec, end, outbox, constraints)
-    saver = warm.Saver(files, snapshots, load.snapshot_dir_bytes) if files else None
+
+    def fetched(what: Fetched) -> None:
+        steps.put((0, what))
+
+    disk = Disk(files, snapshots, fetched, trims=engine.facts.trims)
+    limit = load.snapshot_dir_bytes
+    saver = warm.Saver(files, snapshots, limit, saved=disk.relist) if files else None
     if saver:
+        disk.start()
         saver.start()
 
     def resized(load: Load, took_ms: float) -> None:
         if saver:
-            saver.rekey(files_of(load))
+            files = files_of(load)
+            saver.rekey(files)
+            disk.rekey(files)
         _tell_ready(engine.facts, took_ms, outbox)
 
     loop = StepLoop(
@@ -168,6 +178,7 @@ def _generate(
         status=end.status,
         target_ns=load.inter_token_ms * 1_000_000,
         snapshots=snapshots,
+        disk=disk,
         constraints=constraints,
         preload=preload,
         save=saver.beat if saver else _nothing,

@@ -97,6 +97,13 @@ class Prefixes:
         kept = source.length if source.slot == slot else 0
         return Place(slot, source, held if len(held) - kept >= MIN_SHARED else [])
 
+    def longest(self, tokens: list[int], running: Iterable[Sequence]) -> int:
+        """Return how much of a request's beginning there is in memory, or will be."""
+        want = tokens[:-1]
+        lengths = [self._usable(held, want) for held in self._idle.values()]
+        lengths += [common(other.tokens, want) for other in running]
+        return max(*lengths, self._snapshots.best(tokens, exact=not self._trims)[1], 0)
+
     def move(self, held: list[int], slot: int, to: int) -> list[int]:
         """Let a sequence go from one slot to an idle one; return what is lost there.
 

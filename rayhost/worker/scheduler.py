@@ -136,6 +136,10 @@ class Scheduler:
         """Return the sequence of a request, or None."""
         return next((s for s in self if s.request_id == request_id), None)
 
+    def here(self, tokens: list[int]) -> int:
+        """Return how much of a request's beginning is in memory, or will be for those before it."""
+        return self._prefixes.longest(tokens, self)
+
     def plan(self) -> Plan:
         """Return what the next step does: cells for some sequences, then at most `batch` tokens.
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import structlog
 import xxhash
 
-from rayhost.worker.snapshot_format import FRAME_BYTES, Damaged, read, write
+from rayhost.worker.snapshot_format import FRAME_BYTES, Damaged, read, read_head, write
 from rayhost.worker.snapshots import Snapshot
 
 _NAME = re.compile(r"([0-9a-f]{32})-([0-9a-f]{32})-([0-9]{1,15})\.kv(\.[0-9]+\.new)?")
@@ -37,6 +37,15 @@ class _File(NamedTuple):
     whole: bool  # False: a writer is at work, or died there
     size: int
     modified_ns: int
+
+
+class Listed(NamedTuple):
+    """A snapshot that may be on disk: what its file says without being read whole."""
+
+    tokens: bytes
+    size_bytes: int  # as a `Snapshot`
+    saved_ms: float
+    value_ms: float
 
 
 class SnapshotFiles:
@@ -65,6 +74,29 @@ class SnapshotFiles:
         except OSError as error:
             self._warn("snapshots not loaded", error)
 
+    def listed(self) -> list[Listed]:
+        """Return what is there, as far as it can be read."""
+        try:
+            with self._opened() as directory:
+                found = [self._head(directory, file) for file in self._own(_list(directory))]
+        except FileNotFoundError:
+            return []  # nothing was saved yet
+        except OSError as error:
+            self._warn("snapshots not listed", error)
+            return []
+        return [one for one in found if one is not None]
+
+    def load(self, tokens: bytes) -> Snapshot | None:
+        """Return the snapshot of exactly these tokens, None where it is gone or damaged."""
+        digest = xxhash.xxh3_128_hexdigest(tokens)
+        try:
+            with self._opened() as directory:
+                found = [one for one in self._own(_list(directory)) if one.tokens == digest]
+                return self._read(directory, found[0]) if found else None
+        except OSError as error:
+            self._warn("snapshot not read", error)
+            return None
+
     def save(self, snapshots: Sequence[Snapshot]) -> int:
         """Write those that are not on disk yet, the first ones first; return how many.
 
@@ -83,19 +115,31 @@ class SnapshotFiles:
         for file in sorted(own, key=lambda file: file.value_ms / max(file.size, 1), reverse=True):
             if file.size - FRAME_BYTES > limit_bytes:
                 continue
-            try:
-                snapshot = read(directory, file.name, file.size, self._key)
-                if xxhash.xxh3_128_hexdigest(snapshot.tokens) != file.tokens:
-                    raise Damaged("it is of other tokens than its name says")
-            except Damaged as why:
-                _log.warning("snapshot removed", file=file.name, reason=str(why))
-                with suppress(OSError):  # removed next time
-                    os.unlink(file.name, dir_fd=directory)
-            except OSError as error:
-                _log.warning("snapshot not read", file=file.name, reason=str(error))
-            else:
+            if snapshot := self._read(directory, file):
                 limit_bytes -= snapshot.size_bytes
-                yield replace(snapshot, value_ms=float(file.value_ms))
+                yield snapshot
+
+    def _read(self, directory: int, file: _File) -> Snapshot | None:
+        try:
+            snapshot = read(directory, file.name, file.size, self._key)
+            if xxhash.xxh3_128_hexdigest(snapshot.tokens) != file.tokens:
+                raise Damaged("it is of other tokens than its name says")
+        except Damaged as why:
+            _log.warning("snapshot removed", file=file.name, reason=str(why))
+            with suppress(OSError):  # removed next time
+                os.unlink(file.name, dir_fd=directory)
+        except OSError as error:
+            _log.warning("snapshot not read", file=file.name, reason=str(error))
+        else:
+            return replace(snapshot, value_ms=float(file.value_ms))
+        return None
+
+    def _head(self, directory: int, file: _File) -> Listed | None:
+        try:
+            tokens, saved_ms = read_head(directory, file.name, file.size, self._key)
+        except (Damaged, OSError):  # `load` says why, and removes it
+            return None
+        return Listed(tokens, file.size - FRAME_BYTES, saved_ms, float(file.value_ms))
 
     def _save(self, directory: int, snapshots: Sequence[Snapshot]) -> int:
         wanted = self._that_fit(snapshots)

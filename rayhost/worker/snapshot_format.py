@@ -14,7 +14,8 @@ from contextlib import suppress
 import numpy as np
 import xxhash
 
-from rayhost.worker.snapshots import TOKEN_BYTES, Snapshot
+from rayhost.worker.snapshots import Snapshot
+from rayhost.worker.token_keys import TOKEN_BYTES
 
 _MAGIC = b"rayKV\x00\x00\x01"  # the last byte is the version of the format
 _HEADER = struct.Struct("<8s16sQQd")
@@ -39,19 +40,43 @@ def read(directory: int, name: str, size: int, key: bytes) -> Snapshot:
             raise Damaged("its size changed while it was read")
     if xxhash.xxh3_128_digest(whole[:-_CHECKSUM_BYTES]) != whole[-_CHECKSUM_BYTES:]:
         raise Damaged("its checksum is wrong")
+    token_bytes, saved_ms = _header(whole, size, key)
+    state_at = _HEADER.size + token_bytes
+    tokens = bytes(whole[_HEADER.size : state_at])
+    state = raw[state_at:-_CHECKSUM_BYTES]
+    return Snapshot(tokens, state, saved_ms, value_ms=saved_ms, tier="disk")
+
+
+def read_head(directory: int, name: str, size: int, key: bytes) -> tuple[bytes, float]:
+    """Return the tokens and the milliseconds saved that a file of `size` bytes claims.
+
+    Its checksum is not computed. Raises Damaged or OSError.
+    """
+    if size < FRAME_BYTES:
+        raise Damaged(f"it has {size} bytes")
+    with open(os.open(name, _READ, dir_fd=directory), "rb") as stream:
+        head = stream.read(_HEADER.size)
+        if len(head) < _HEADER.size:
+            raise Damaged("its size changed while it was read")
+        token_bytes, saved_ms = _header(head, size, key)
+        tokens = stream.read(token_bytes)
+    if len(tokens) != token_bytes:
+        raise Damaged("its size changed while it was read")
+    return tokens, saved_ms
+
+
+def _header(whole: "bytes | memoryview[int]", size: int, key: bytes) -> tuple[int, float]:
+    """Return the bytes of tokens and the milliseconds saved. Raises Damaged."""
     magic, of_key, token_bytes, state_bytes, saved_ms = _HEADER.unpack_from(whole)
     if (magic, of_key) != (_MAGIC, key):
         raise Damaged("it was made under another key")
     if token_bytes + state_bytes + FRAME_BYTES != size or token_bytes % TOKEN_BYTES:
         raise Damaged("its lengths are wrong")
+    if not token_bytes:
+        raise Damaged("it is of no tokens")
     if not (math.isfinite(saved_ms) and saved_ms >= 0):
         raise Damaged(f"it claims to save {saved_ms} ms")
-    state_at = _HEADER.size + token_bytes
-    tokens = bytes(whole[_HEADER.size : state_at])
-    if not tokens:
-        raise Damaged("it is of no tokens")
-    state = raw[state_at:-_CHECKSUM_BYTES]
-    return Snapshot(tokens, state, saved_ms, value_ms=saved_ms, tier="disk")
+    return int(token_bytes), float(saved_ms)
 
 
 def write(directory: int, name: str, snapshot: Snapshot, key: bytes) -> None:

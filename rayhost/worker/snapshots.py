@@ -11,17 +11,13 @@ so that what was once popular and is not asked for any more is overtaken.
 """
 
 import math
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from bisect import bisect_left, insort
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
 from rayhost.engine.base import State
 from rayhost.ipc.messages import pack_tokens
-
-TOKEN_BYTES = 4
+from rayhost.worker.token_keys import TOKEN_BYTES, beginnings, common, nearest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,8 +57,7 @@ class Snapshots:
         self._trims = trims
         self._clock = 0.0
         self._entries: dict[bytes, _Entry] = {}
-        # Sorted: what begins alike stands together, so a search is a bisection by memcmp.
-        self._keys: list[bytes] = []
+        self._keys: list[bytes] = []  # sorted
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -74,12 +69,7 @@ class Snapshots:
         have to be cut to the length. (None, 0) where nothing is shared.
         """
         want = pack_tokens(tokens[:-1])
-        if exact:
-            key = next(self._beginnings(want), b"")
-        else:
-            at = bisect_left(self._keys, want)
-            beside = self._keys[max(at - 1, 0) : at + 1]
-            key = max(beside, key=lambda other: common(other, want), default=b"")
+        key = nearest(self._keys, want, exact=exact)
         length = common(key, want)
         return (self._entries[key].snapshot, length) if length else (None, 0)
 
@@ -195,19 +185,6 @@ class Snapshots:
         at = bisect_left(self._keys, key)
         return at < len(self._keys) and self._keys[at].startswith(key)
 
-    def _beginnings(self, key: bytes) -> Iterator[bytes]:
-        """Yield the stored keys that `key` begins with, the longest first."""
-        at = bisect_right(self._keys, key)
-        while at > 0:
-            before = self._keys[at - 1]
-            if key.startswith(before):
-                yield before
-                at -= 1
-            else:
-                # Whatever else `key` begins with sorts before, and `before` begins with it too.
-                key = key[: common(before, key) * TOKEN_BYTES]
-                at = bisect_right(self._keys, key, hi=at - 1)
-
     def _replaced(
         self, key: bytes, size: int, value_ms: float, *, pinned: bool
     ) -> tuple[list[_Entry], list[_Entry]] | None:
@@ -218,7 +195,9 @@ class Snapshots:
         """
         if size > self.limit_bytes:
             return None
-        begun = [self._entries[other] for other in self._beginnings(key)] if self._trims else []
+        begun = (
+            [self._entries[other] for other in beginnings(self._keys, key)] if self._trims else []
+        )
         redundant = [entry for entry in begun if not entry.pinned]
         free = self.limit_bytes - self.bytes_used + sum(e.snapshot.size_bytes for e in redundant)
         if free >= size:
@@ -246,13 +225,3 @@ class Snapshots:
         del self._entries[key]
         del self._keys[bisect_left(self._keys, key)]
         self.bytes_used -= entry.snapshot.size_bytes
-
-
-def common(one: bytes, other: bytes) -> int:
-    """Return how many tokens both begin with."""
-    size = min(len(one), len(other))
-    if one[:size] == other[:size]:
-        return size // TOKEN_BYTES
-    count = size // TOKEN_BYTES
-    differ = np.frombuffer(one, np.int32, count) != np.frombuffer(other, np.int32, count)
-    return int(differ.argmax())

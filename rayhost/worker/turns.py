@@ -12,9 +12,11 @@ from rayhost import clock
 from rayhost.ipc.messages import Message
 from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, StatusPage, Word
 from rayhost.worker.constraints import Compiled
+from rayhost.worker.disk import Fetched
 from rayhost.worker.outbox import Out
 
-Inbox = queue.SimpleQueue[tuple[int, Message | Compiled]]
+News = Message | Compiled | Fetched
+Inbox = queue.SimpleQueue[tuple[int, News]]
 BEAT_S = 0.5  # an idle loop shows life this often
 RETRY_S = 0.005  # and with a full ring looks for room this often
 
@@ -62,7 +64,7 @@ class Turns(ABC):
         """Whether there is something to compute."""
 
     @abstractmethod
-    def _take(self, request_id: int, message: Message | Compiled) -> None:
+    def _take(self, request_id: int, message: News) -> None:
         """Take in a message."""
 
     @abstractmethod

@@ -5,14 +5,15 @@ disk on a thread of its own, since disks block. `worker.preloads` computes the p
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rayhost import clock
 from rayhost.engine.base import Codec, Engine, LoadError, PromptError
 from rayhost.worker.prefixes import common
 from rayhost.worker.snapshot_files import SnapshotFiles
-from rayhost.worker.snapshots import TOKEN_BYTES, Snapshot, Snapshots
+from rayhost.worker.snapshots import Snapshot, Snapshots
+from rayhost.worker.token_keys import TOKEN_BYTES
 
 SAVE_EVERY_NS = 60_000_000_000
 
@@ -25,13 +26,21 @@ class _Offer(NamedTuple):
 class Saver:
     """Writes the most useful snapshots to disk every now and then, and once one is pinned.
 
-    What was offered and is not being written yet gives way to a later offer.
+    What was offered and is not being written yet gives way to a later offer. `saved` is called,
+    by its thread, when one is written.
     """
 
-    def __init__(self, files: SnapshotFiles, snapshots: Snapshots, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        files: SnapshotFiles,
+        snapshots: Snapshots,
+        limit_bytes: int,
+        saved: Callable[[SnapshotFiles], None] = lambda _files: None,
+    ) -> None:
         self._files = files
         self._snapshots = snapshots
         self._limit = limit_bytes
+        self._saved = saved
         self._next_ns = clock.now_ns() + SAVE_EVERY_NS
         self._pins = 0  # of the store's, as last offered
         self._changed = threading.Condition()
@@ -76,6 +85,7 @@ class Saver:
         """Write what is offered until closed: the thread's target."""
         while (offer := self._taken()) is not None:
             offer.files.save(offer.snapshots)
+            self._saved(offer.files)
 
     def _taken(self) -> _Offer | None:
         """Wait for an offer and return it; None after the last one."""

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -31,19 +32,19 @@ MODEL = "smollm2-135m"
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240 + 4 * CHAOS_S)]
 
-PROMPTS = (
-    "Tell me a story about a lighthouse.",
-    "Explain how bread is baked, step by step.",
-    "Write a letter to a friend who moved to another city.",
-    "Describe the colours of a sunset over the sea.",
-    "What should I pack for a week in the mountains?",
-    "Write a dialogue between a teacher and a student.",
-    "List ten animals and say one thing about each.",
-    "How does a bicycle work?",
+# What is asked, how long the answer may be, and how tokens are drawn and told.
+QUESTIONS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("Tell me a story about a lighthouse.", 24, {}),
+    ("Explain how bread is baked, step by step.", 40, {"temperature": 0.8, "seed": 7}),
+    ("Write a letter to a friend who moved to another city.", 56, {"stop": ["\n\n", " am "]}),
+    ("Describe the colours of a sunset over the sea.", 72, {"logprobs": True, "top_logprobs": 2}),
+    ("What should I pack for a week in the mountains?", 88, {"frequency_penalty": 0.5}),
+    ("Write a dialogue between a teacher and a student.", 104, {"temperature": 1, "seed": 11}),
+    ("List ten animals and say one thing about each.", 120, {"stop": "7."}),
+    ("How does a bicycle work?", 136, {"temperature": 1, "seed": 3, "top_p": 0.9}),
 )
-TOKENS = (24, 40, 56, 72, 88, 104, 120, 136)
 
-Answer = tuple[str, str, int]  # text, finish reason, completion tokens
+Answer = tuple[str, str, int, tuple[tuple[str, float], ...]]  # text, reason, tokens, logprobs
 
 
 @pytest.fixture
@@ -66,15 +67,18 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 async def ask(client: httpx.AsyncClient, number: int) -> Answer:
     """Stream one answer to its end. Fails for anything that an undisturbed client never sees."""
+    question, tokens, drawn = QUESTIONS[number]
     body = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": PROMPTS[number]}],
-        "max_tokens": TOKENS[number],
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": tokens,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
+        **drawn,
     }
     text, reason, usage, done = "", "", 0, False
+    told: list[tuple[str, float]] = []
     async with client.stream("POST", "/v1/chat/completions", json=body) as response:
         assert response.status_code == 200, await response.aread()
         async for line in response.aiter_lines():
@@ -90,9 +94,11 @@ async def ask(client: httpx.AsyncClient, number: int) -> Answer:
             for choice in event["choices"]:
                 text += choice["delta"].get("content") or ""
                 reason = choice["finish_reason"] or reason
+                logprobs = (choice.get("logprobs") or {}).get("content") or ()
+                told += [(one["token"], one["logprob"]) for one in logprobs]
             usage = (event.get("usage") or {}).get("completion_tokens", usage)
     assert done, "the stream was cut"
-    return text, reason, usage
+    return text, reason, usage, tuple(told)
 
 
 @contextlib.asynccontextmanager
@@ -104,7 +110,7 @@ async def clients(host: Host) -> AsyncIterator[httpx.AsyncClient]:
 async def undisturbed(host: Host) -> list[Answer]:
     """Return the answer to each prompt, computed alone."""
     async with clients(host) as client:
-        return [await ask(client, number) for number in range(len(PROMPTS))]
+        return [await ask(client, number) for number in range(len(QUESTIONS))]
 
 
 def killed_by_now(host: Host, cause: str) -> int:
@@ -187,7 +193,7 @@ async def stream_until(host: Host, over: asyncio.Event, expected: list[Answer]) 
     async def one(client: httpx.AsyncClient) -> None:
         nonlocal answered
         while not over.is_set():
-            number = next(turns) % len(PROMPTS)
+            number = next(turns) % len(QUESTIONS)
             assert await ask(client, number) == expected[number]
             answered += 1
 
@@ -229,7 +235,8 @@ async def test_clients_notice_nothing_of_workers_killed_and_stopped(host: Host) 
     eventually(lambda: footprint(host).descriptors == fresh.descriptors, "the client to have left")
     before = footprint(host)
     expected = await undisturbed(host)
-    assert all(reason in ("stop", "length") for _, reason, _ in expected)
+    assert {reason for _, reason, _, _ in expected} == {"stop", "length"}
+    assert any(told for *_, told in expected)
     await chaos(host, KILL_EVERY_S + 1, expected)  # so that everything was used once
     await settled(host)
     front_mb, worker_mb = resident_mb(host.front), resident_mb(host.worker(MODEL))

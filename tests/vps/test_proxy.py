@@ -1,6 +1,5 @@
-"""The installed service behind the box's nginx over TLS, and the doctor's opinion of it all."""
+"""The installed service behind the box's nginx over TLS."""
 
-import json
 import time
 from collections.abc import Callable
 
@@ -17,12 +16,6 @@ def install(service: Service, *options: str) -> str:
 
 def answer(service: Service) -> str:
     return tls.answer(service.machine, service.key)
-
-
-def findings(service: Service, *options: str) -> list[dict[str, str]]:
-    said = service.machine.run("rayhost", "doctor", "--json", *options, check=False)
-    found: list[dict[str, str]] = json.loads(said.stdout)
-    return found
 
 
 def test_it_streams_through_nginx_over_tls_also_while_it_is_restarted(
@@ -47,30 +40,6 @@ def test_it_streams_through_nginx_over_tls_also_while_it_is_restarted(
         f"through nginx, 3 restarts in {time.monotonic() - began:.0f} s: 12 whole answers, "
         f"slowest {slowest:.1f} s"
     )
-
-
-def test_the_doctor_finds_nothing_wrong_and_then_what_is(service: Service) -> None:
-    service.answer(1)
-    # The clock, the kernel and the swap are of the machine around the box.
-    theirs = {"clock", "swap", "huge pages"}
-    assert [one for one in findings(service) if one["check"] not in theirs] == []
-    profile = service.machine.root / "etc/rayhost/profile.json"
-    good = profile.read_text()
-    unit = service.machine.root / "etc/systemd/system/rayhost.slice"
-    keys = service.machine.root / "etc/rayhost/keys.json"
-    text = unit.read_text()
-    try:
-        unit.write_text(text.replace("CPUWeight=80", "CPUWeight=100"))
-        keys.chmod(0o666)
-        profile.write_text(good.replace("{", '{"cache": {"bytes": 1}, ', 1))
-        checks = {one["check"]: one["fix"] for one in findings(service)}
-    finally:
-        unit.write_text(text)
-        keys.chmod(0o640)
-        profile.write_text(good)
-    assert checks.keys() - theirs == {"units", "permissions", "drift"}
-    assert checks["drift"] == "rayhost reload"
-    assert checks["permissions"] == "chmod 0640 /etc/rayhost/keys.json"
 
 
 def test_caddy_takes_the_place_of_nginx_and_leaves_as_it_came(service: Service) -> None:

@@ -20,7 +20,9 @@ from rayhost.ipc.messages import (
 )
 from rayhost.ipc.status import StatusPage
 from rayhost.worker.constraints import Constraints
+from rayhost.worker.disk import Disk, Fetched
 from rayhost.worker.loop import StepLoop
+from rayhost.worker.snapshot_files import SnapshotFiles
 from rayhost.worker.snapshots import Snapshots
 from rayhost.worker.turns import Inbox
 from tests.worker import fake_grammar
@@ -98,6 +100,7 @@ class Rig:
         snapshots: Snapshots | None = None,
         constraints: Constraints | None = None,
         preload: Sequence[list[int]] = (),
+        files: SnapshotFiles | None = None,
     ) -> None:
         self.engine = engine or FakeEngine()
         # An empty one is false.
@@ -107,6 +110,13 @@ class Rig:
         self.status = StatusPage(memoryview(bytearray(4032)))
         self.clock = count(1_000_000, 1_000_000)
         self.constraints = constraints or fake_grammar.SHARED
+        self.disk = Disk(
+            files,
+            self.snapshots,
+            self.fetched,
+            trims=self.engine.facts.trims,
+            now=lambda: next(self.clock),
+        )
         self.loop = StepLoop(
             engine=self.engine,
             codec=FakeCodec(),
@@ -115,10 +125,15 @@ class Rig:
             status=self.status,
             target_ns=5_000_000,
             snapshots=self.snapshots,
+            disk=self.disk,
             constraints=self.constraints,
             preload=preload,
             now=lambda: next(self.clock),
         )
+
+    def fetched(self, what: Fetched) -> None:
+        """Take what the disk had to the loop."""
+        self.inbox.put((0, what))
 
     def start(
         self,

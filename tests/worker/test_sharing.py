@@ -169,6 +169,25 @@ def test_a_conversation_that_lost_its_slot_comes_back_from_a_snapshot() -> None:
     assert rig.status[Word.REUSED_RAM_TOKENS] == len(SYSTEM)
 
 
+def test_a_copy_that_would_stall_the_step_is_not_made() -> None:
+    class Slow(FakeEngine):
+        copies = 0
+
+        def snapshot(self, slot: int) -> State:
+            self.copies += 1
+            for _ in range(100):  # of the rig's milliseconds, where a step may spend five
+                next(rig.clock)
+            return super().snapshot(slot)
+
+    engine = Slow(slots=1, context=CONTEXT, batch=64)
+    rig = Rig(engine, Snapshots(10_000))
+    rig.loop.scheduler.times.prefill_ns = 1e6
+    for number, prompt in enumerate((SYSTEM, OTHER, SYSTEM, OTHER)):
+        ask(rig, number, prompt)
+    assert engine.copies == 1  # which told how long the next would take
+    assert rig.status[Word.SNAPSHOTS] == 1
+
+
 def test_without_trimming_the_second_request_leaves_a_copy_for_the_third() -> None:
     rig = rig_of(2, trims=False, room=10_000)
     assert ask(rig, 1, [*SYSTEM, 1, 2]) == 0

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rayhost.engine.base import State
 from rayhost.ipc.messages import pack_tokens, unpack_tokens
-from rayhost.worker.snapshots import TOKEN_BYTES, Snapshot, Snapshots, common
+from rayhost.worker.snapshots import Snapshot, Snapshots
+from rayhost.worker.token_keys import TOKEN_BYTES, common
 
 UNBOUNDED = 1 << 40
 

@@ -1,0 +1,155 @@
+"""Snapshots that are on disk and not in memory, and the requests that wait for one to be read.
+
+Invariant: a request waits no longer than it would take to compute what it waits for. Reading has a
+thread of its own, `run`, since disks block; everything else is for the step thread.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rayhost import clock
+from rayhost.ipc.messages import pack_tokens, unpack_tokens
+from rayhost.worker.prefixes import MIN_SHARED
+from rayhost.worker.sequence import Sequence
+from rayhost.worker.snapshot_files import Listed, SnapshotFiles
+from rayhost.worker.snapshots import Snapshot, Snapshots
+from rayhost.worker.token_keys import common, nearest
+
+
+class Fetched(NamedTuple):
+    """What was read for these tokens; None: it was gone, or damaged."""
+
+    files: SnapshotFiles
+    tokens: bytes
+    snapshot: Snapshot | None
+
+
+class _Index(NamedTuple):
+    """What is on disk. Never changed, but replaced by another."""
+
+    keys: tuple[bytes, ...]  # sorted
+    listed: dict[bytes, Listed]
+
+
+class _Job(NamedTuple):
+    files: SnapshotFiles
+    tokens: bytes | None  # None: list what is there
+
+
+@dataclass
+class _Wait:
+    until_ns: int
+    sequences: list[Sequence] = field(default_factory=list)
+
+
+_NOTHING = _Index((), {})
+
+
+class Disk:
+    """The tier behind the snapshot store; without `files`, one that never has anything.
+
+    `put` takes what was read to the step thread's inbox.
+    """
+
+    def __init__(
+        self,
+        files: SnapshotFiles | None,
+        snapshots: Snapshots,
+        put: Callable[[Fetched], None],
+        *,
+        trims: bool,
+        now: Callable[[], int] = clock.now_ns,
+    ) -> None:
+        self._files = files
+        self._snapshots = snapshots
+        self._put = put
+        self._trims = trims
+        self._now = now
+        self._index = _NOTHING
+        self._waits: dict[bytes, _Wait] = {}
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        if files is not None:
+            self.relist(files)
+
+    def start(self) -> None:
+        """Begin to read."""
+        threading.Thread(target=self.run, name="disk", daemon=True).start()
+
+    def run(self) -> None:
+        """List and read what is asked for, for ever: the thread's target."""
+        while True:
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait for one thing to do, and do it."""
+        job = self._jobs.get()
+        if job.tokens is not None:
+            self._put(Fetched(job.files, job.tokens, job.files.load(job.tokens)))
+            return
+        listed = {one.tokens: one for one in job.files.listed()}
+        if job.files is self._files:
+            self._index = _Index(tuple(sorted(listed)), listed)
+
+    def relist(self, files: SnapshotFiles) -> None:
+        """Have it noted what is on disk now: something was saved. For any thread."""
+        self._jobs.put(_Job(files, None))
+
+    def rekey(self, files: SnapshotFiles) -> None:
+        """From now on look there: what the bytes of a snapshot depend on has changed."""
+        self._files = files
+        self._index = _NOTHING
+        self.relist(files)
+
+    def hold(self, sequence: Sequence, here: int) -> bool:
+        """Keep a sequence until more of its beginning is read than the `here` tokens in memory.
+
+        Return False where the disk has no more, or the store no room for it.
+        """
+        index = self._index
+        want = pack_tokens(sequence.tokens[:-1])
+        key = nearest(index.keys, want, exact=not self._trims)
+        if common(key, want) < here + MIN_SHARED:
+            return False
+        if key not in self._waits and self._files is not None:
+            listed = index.listed[key]
+            tokens = unpack_tokens(key)
+            if not self._snapshots.worth(tokens, listed.size_bytes - len(key), listed.value_ms):
+                return False
+            self._waits[key] = _Wait(self._now() + round(listed.saved_ms * 1e6))
+            self._jobs.put(_Job(self._files, key))
+        self._waits[key].sequences.append(sequence)
+        return True
+
+    def drop(self, request_id: int) -> bool:
+        """Forget a sequence that waits; tell if there was one."""
+        for wait in self._waits.values():
+            for sequence in wait.sequences:
+                if sequence.request_id == request_id:
+                    wait.sequences.remove(sequence)
+                    return True
+        return False
+
+    def take(self, fetched: Fetched) -> list[Sequence]:
+        """Put into the store what was read; return who waited for it."""
+        if fetched.snapshot is not None and fetched.files is self._files:
+            self._snapshots.add(fetched.snapshot)
+        wait = self._waits.pop(fetched.tokens, None)
+        return wait.sequences if wait else []
+
+    def overdue(self) -> Iterator[Sequence]:
+        """Yield who has waited too long; what was asked for still comes into the store."""
+        for key in [key for key, wait in self._waits.items() if wait.until_ns <= self._now()]:
+            yield from self._waits.pop(key).sequences
+
+    @property
+    def late(self) -> bool:
+        """True while `overdue` has somebody."""
+        return any(wait.until_ns <= self._now() for wait in self._waits.values())
+
+    @property
+    def waiting(self) -> int:
+        """How many sequences wait."""
+        return sum(len(wait.sequences) for wait in self._waits.values())

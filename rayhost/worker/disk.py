@@ -1,7 +1,8 @@
 """Snapshots that are on disk and not in memory, and the requests that wait for one to be read.
 
-Invariant: a request waits no longer than it would take to compute what it waits for. Reading has a
-thread of its own, `run`, since disks block; everything else is for the step thread.
+Invariant: a request waits no longer than it would take to compute what it waits for, and of what
+was read at most one is on its way to the store. Reading has a thread of its own, `run`, since disks
+block; everything else is for the step thread.
 """
 
 import queue
@@ -41,6 +42,8 @@ class _Job(NamedTuple):
 
 @dataclass
 class _Wait:
+    """For one reading, until it is done; from `until_ns` on nobody waits for it."""
+
     until_ns: int
     sequences: list[Sequence] = field(default_factory=list)
 
@@ -71,6 +74,7 @@ class Disk:
         self._index = _NOTHING
         self._waits: dict[bytes, _Wait] = {}
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._room = threading.Semaphore()  # for what was read and is not in the store yet
         if files is not None:
             self.relist(files)
 
@@ -87,6 +91,7 @@ class Disk:
         """Wait for one thing to do, and do it."""
         job = self._jobs.get()
         if job.tokens is not None:
+            self._room.acquire()
             self._put(Fetched(job.files, job.tokens, job.files.load(job.tokens)))
             return
         listed = {one.tokens: one for one in job.files.listed()}
@@ -113,14 +118,17 @@ class Disk:
         key = nearest(index.keys, want, exact=not self._trims)
         if common(key, want) < here + MIN_SHARED:
             return False
-        if key not in self._waits and self._files is not None:
+        wait = self._waits.get(key)
+        if wait is None and self._files is not None:
             listed = index.listed[key]
             tokens = unpack_tokens(key)
             if not self._snapshots.worth(tokens, listed.size_bytes - len(key), listed.value_ms):
                 return False
-            self._waits[key] = _Wait(self._now() + round(listed.saved_ms * 1e6))
+            wait = self._waits[key] = _Wait(self._now() + round(listed.saved_ms * 1e6))
             self._jobs.put(_Job(self._files, key))
-        self._waits[key].sequences.append(sequence)
+        if wait is None or wait.until_ns <= self._now():
+            return False
+        wait.sequences.append(sequence)
         return True
 
     def drop(self, request_id: int) -> bool:
@@ -134,22 +142,30 @@ class Disk:
 
     def take(self, fetched: Fetched) -> list[Sequence]:
         """Put into the store what was read; return who waited for it."""
-        if fetched.snapshot is not None and fetched.files is self._files:
+        self._room.release()
+        if fetched.snapshot is None:
+            self.relist(fetched.files)
+        elif fetched.files is self._files:
             self._snapshots.add(fetched.snapshot)
-        wait = self._waits.pop(fetched.tokens, None)
-        return wait.sequences if wait else []
+        return self._waits.pop(fetched.tokens).sequences
 
     def overdue(self) -> Iterator[Sequence]:
         """Yield who has waited too long; what was asked for still comes into the store."""
-        for key in [key for key, wait in self._waits.items() if wait.until_ns <= self._now()]:
-            yield from self._waits.pop(key).sequences
+        for wait in self._late():
+            sequences, wait.sequences = wait.sequences, []
+            yield from sequences
 
     @property
     def late(self) -> bool:
         """True while `overdue` has somebody."""
-        return any(wait.until_ns <= self._now() for wait in self._waits.values())
+        return bool(self._late())
 
     @property
     def waiting(self) -> int:
         """How many sequences wait."""
         return sum(len(wait.sequences) for wait in self._waits.values())
+
+    def _late(self) -> list[_Wait]:
+        waits = [wait for wait in self._waits.values() if wait.sequences]
+        now = self._now() if waits else 0
+        return [wait for wait in waits if wait.until_ns <= now]

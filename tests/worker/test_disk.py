@@ -92,7 +92,10 @@ def test_nobody_waits_longer_than_computing_it_would_take(files: SnapshotFiles) 
         rig.loop.step()
     assert rig.told(1).reused == 0
     assert rig.told(1).result == reference(PROMPT, 8, GREEDY, context=CONTEXT)
-    rig.disk.turn()  # later than anybody waited for it
+    rig.start(3, [*BEGINNING, 3, 3], 1)
+    rig.finish()
+    assert rig.told(3).finished  # who comes later does not wait for the same
+    rig.disk.turn()
     rig.loop.step()
     rig.start(2, [*BEGINNING, 7])
     rig.finish()

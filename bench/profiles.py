@@ -28,8 +28,8 @@ from bench.servers import Launch, Server, running
 from bench.squeeze import PATIENCE_S, state_of, watching
 from bench.stats import percentile
 from bench.traffic import Call, Lane, Traffic
-from rayhost.cli.forecast import SYSTEM
 from rayhost.governor.costs import MIB
+from rayhost.machine_share import system_part
 from rayhost.models import catalog
 from rayhost.models.store import Store, default_root
 from rayhost.profile import load
@@ -61,7 +61,8 @@ def main(names: Annotated[list[str] | None, typer.Argument()] = None) -> None:
 def _rows(path: Path, folder: Path, shared: Path) -> list[str]:
     """Run one profile; return its lines."""
     size, unit, cores, task = _box(path)
-    limit = size * MIB * (1024 if unit == "gib" else 1) - SYSTEM
+    memory = size * MIB * (1024 if unit == "gib" else 1)
+    limit = memory - system_part(memory)
     profile = load(path)
     (model,) = profile.models
     rows = []

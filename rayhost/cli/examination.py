@@ -14,7 +14,7 @@ import msgspec
 from rayhost import __version__, admin_socket
 from rayhost import profile as profiles
 from rayhost.baseline import cpu
-from rayhost.cli.forecast import SYSTEM, Forecaster
+from rayhost.cli.forecast import Forecaster
 from rayhost.cli.pull import wanted
 from rayhost.deploy.machine import this_machine
 from rayhost.deploy.profile import read_profile
@@ -142,10 +142,8 @@ class Examination:
     def _plan(self) -> Iterator[Finding]:
         found = memory.read_memory(self._root)
         target = str(self._subject.profile or DEFAULT.models[0].name)
-        limit, _ = memory.planned_for(found, SYSTEM)
-        return memory.check_plan(
-            target, found, SYSTEM, Forecaster(limit, None).plan(target).refusal
-        )
+        limit, _ = memory.planned_for(found)
+        return memory.check_plan(target, found, Forecaster(limit, None).plan(target).refusal)
 
     def _meaning(self, model: ModelProfile) -> models.Wanted:
         own = model.name.lower() if ":" in (model.source or "") else None

@@ -20,17 +20,16 @@ from rayhost.cli.pull import wanted
 from rayhost.cli.reachable import host_of
 from rayhost.cli.sizing import box_for, wish_for
 from rayhost.errors import RayhostError
-from rayhost.governor.costs import MIB, Costs, Setting
+from rayhost.governor.costs import Costs, Setting
 from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, price
 from rayhost.governor.kernels import repacked
 from rayhost.governor.readings import Kernel
+from rayhost.machine_share import system_part
 from rayhost.models import catalog, catalog_shapes
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, default_root
 from rayhost.profile import Listen, ModelProfile
-
-SYSTEM = 96 * MIB  # kernel, systemd, sshd and a log daemon of a small Debian
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -101,7 +100,7 @@ class Forecaster:
         box = Kernel().read()
         self._machine = _Machine(
             limit=box.limit if memory is None else memory,
-            room=box.room if memory is None else max(0, memory - SYSTEM),
+            room=box.room if memory is None else max(0, memory - system_part(memory)),
             cores=box.cores if cores is None else cores,
         )
         self._described = (memory is not None, cores is not None)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rayhost.deploy.machine import Machine
 from rayhost.errors import RayhostError
+from rayhost.machine_share import system_part
 
 _CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9._@+/-]+")  # what a unit holds without quoting
@@ -127,11 +128,11 @@ def pinned(profile: dict[str, Any]) -> str:
 def memory_limits(total: int) -> tuple[int, int]:
     """Return MemoryHigh and MemoryMax in bytes, of a machine with so many.
 
-    The rest is for the system, the proxy and whoever logs in to see what is wrong: a tenth, and at
-    least 128 MiB, before anything is killed, and half as much again before reclaim begins.
+    The first leaves the system what `rayhost plan` leaves it, so that what was planned fits; the
+    second, beyond which something is killed, half of that.
     """
-    rest = max(total // 10, 128 * _MIB)
-    return max(total - rest * 3 // 2, total // 2), max(total - rest, total // 2)
+    rest = system_part(total)
+    return max(total - rest, total // 2), max(total - rest // 2, total // 2)
 
 
 def _address(host: object, port: object) -> str:

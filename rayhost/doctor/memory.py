@@ -8,6 +8,7 @@ from pathlib import Path
 from rayhost.deploy.machine import this_machine
 from rayhost.doctor.finding import Finding
 from rayhost.governor.cgroups import fields, read
+from rayhost.machine_share import system_part
 
 SWAPPINESS = 10
 # What the slice may hold in good health, as `governor.cgroups` takes it: v2, v1.
@@ -50,20 +51,21 @@ def read_memory(root: Path) -> Memory:
     )
 
 
-def planned_for(memory: Memory, system: int) -> tuple[int, str]:
+def planned_for(memory: Memory) -> tuple[int, str]:
     """Return the memory that a profile has to fit into, and whose it is.
 
-    As of a whole machine, of which the `system` takes its part: the slice is the service's alone.
+    As of a whole machine, of which the system takes its part: the slice is the service's alone.
     """
+    system = system_part(memory.limit)
     if memory.slice_limit is not None and memory.slice_limit + system < memory.limit:
         return memory.slice_limit + system, f"the {memory.slice_limit // _MIB} MiB of rayhost.slice"
     return memory.limit, f"{memory.limit // _MIB} MiB"
 
 
-def check_plan(profile: str, memory: Memory, system: int, refusal: str | None) -> Iterator[Finding]:
+def check_plan(profile: str, memory: Memory, refusal: str | None) -> Iterator[Finding]:
     """Yield it if a profile was refused for the memory of `planned_for`."""
     if refusal:
-        limit, whose = planned_for(memory, system)
+        limit, whose = planned_for(memory)
         yield Finding(
             "memory",
             "error",

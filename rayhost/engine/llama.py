@@ -24,19 +24,8 @@ from rayhost.engine.native import (
     task_of,
 )
 from rayhost.engine.states import with_streams
-from rayhost.ipc.messages import Load
+from rayhost.ipc.messages import OF_A_CONTEXT, Load
 
-# What a context is made with and keeps; the number of threads can change.
-_OF_A_CONTEXT = (
-    "context",
-    "concurrency",
-    "batch",
-    "ubatch",
-    "outputs",
-    "kv_type",
-    "kv_layout",
-    "flash_attention",
-)
 _KV_TYPES = {"f16": llama.GGML_TYPE_F16, "q8_0": llama.GGML_TYPE_Q8_0}
 
 
@@ -111,7 +100,7 @@ class LlamaEngine:
 
         Return False, with nothing done, where more of the context is to be another.
         """
-        if any(getattr(load, name) != getattr(self._load, name) for name in _OF_A_CONTEXT):
+        if any(getattr(load, name) != getattr(self._load, name) for name in OF_A_CONTEXT):
             return False
         self._load = load
         llama.llama_set_n_threads(self._context, load.threads, load.threads)

@@ -54,6 +54,9 @@ from rayhost.ipc.messages import (
 from rayhost.metrics import Metrics
 
 State = Literal["starting", "loading", "ready", "restarting", "failed", "stopped", "unloaded"]
+# Clients hang up when their own time-out is over, a little before ours: who leaves with less than
+# this share of it to come has waited too long.
+_GIVEN_UP = 0.1
 LOOK_AHEAD = 2  # started beyond the worker's sequences, so that a freed one is filled at once
 
 
@@ -393,16 +396,21 @@ class Lane:
 
     def _cancel(self, run: ActiveRun) -> None:
         self._withdraw(run)
+        deadline_ns, now_ns = run.claim.deadline_ns, clock.now_ns()
+        if deadline_ns and deadline_ns - now_ns < _GIVEN_UP * (deadline_ns - run.arrived_ns):
+            self._was_late(run, now_ns)
         self._end(run, None)
         self._dispatch()
 
+    def _was_late(self, run: ActiveRun, now_ns: int) -> None:
+        # One that was interrupted says nothing of how many are computed together.
+        counts = run.given_ns and not run.interrupted
+        if counts and self._admission.missed(run, len(run.produced), run.given_ns, now_ns):
+            self._metrics.degraded(self.name, "narrowed")
+
     def _expire(self, run: ActiveRun) -> None:
         self._withdraw(run)
-        # One that was interrupted says nothing of how many are computed together.
-        if run.given_ns and not run.interrupted:
-            now_ns = clock.now_ns()
-            if self._admission.missed(run, len(run.produced), run.given_ns, now_ns):
-                self._metrics.degraded(self.name, "narrowed")
+        self._was_late(run, clock.now_ns())
         done = f"with {len(run.produced)} tokens of its answer" if run.given_ns else "waiting"
         self._end(run, self.late(done))
         self._dispatch()

@@ -3,8 +3,11 @@
 Eight runs together each take longer than four. On a box so slow that eight miss their deadlines all
 of its work would be for nobody, so the number is found by trying, as TCP finds its window: one more
 for a round of runs that ended in time, half as many for one that did not (D. Chiu and R. Jain,
-"Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989).
+"Analysis of the Increase and Decrease Algorithms for Congestion Avoidance", 1989). Unlike there a
+round too wide is lost as a whole, so it grows only where runs ended soon enough for one more.
 """
+
+_SPARE = 0.9  # the share of their time that runs may be expected to take with one more beside them
 
 
 class Width:
@@ -18,9 +21,11 @@ class Width:
     def __int__(self) -> int:
         return max(1, min(self.most, int(self._width)))
 
-    def kept(self) -> None:
-        """A run with a deadline ended in time."""
-        self._width = min(self.most, self._width + 1 / self._width)
+    def kept(self, took_ns: int, allowed_ns: int) -> None:
+        """A run with a deadline ended in time, of which it had `allowed_ns` once it was begun."""
+        now = int(self)
+        if took_ns * (now + 1) <= _SPARE * allowed_ns * now:
+            self._width = min(self.most, self._width + 1 / self._width)
 
     def missed(self, begun_ns: int, now_ns: int) -> None:
         """One that was begun did not; others that were begun with it say nothing more."""

@@ -73,6 +73,19 @@ class Load(Message, frozen=True):
     preload_first: bool = False  # before it is ready; else beside requests, after each of them
 
 
+# Of a Load, what a context is made with and keeps.
+OF_A_CONTEXT = (
+    "context",
+    "concurrency",
+    "batch",
+    "ubatch",
+    "outputs",
+    "kv_type",
+    "kv_layout",
+    "flash_attention",
+)
+
+
 class Constraint(Message, frozen=True):
     """What the generated text must match.
 

@@ -17,7 +17,7 @@ from rayhost.front.lane import Lane
 from rayhost.front.link import Link
 from rayhost.front.request import Priority, WorkerHealth
 from rayhost.ipc.channel import End
-from rayhost.ipc.messages import Load, Resize, Stop
+from rayhost.ipc.messages import OF_A_CONTEXT, Load, Resize, Stop
 from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, Spread, Word
 from rayhost.metrics import WorkerReading
 from rayhost.supervisor.identity import Origin
@@ -32,18 +32,7 @@ _REUSED = {
     "disk": (Word.REUSED_DISK, Word.REUSED_DISK_TOKENS, Word.REUSED_DISK_NS),
 }
 # What a worker can take up while it runs.
-_SIZES = (
-    "context",
-    "concurrency",
-    "batch",
-    "ubatch",
-    "outputs",
-    "kv_type",
-    "kv_layout",
-    "flash_attention",
-    "snapshot_bytes",
-    "threads",
-)
+_SIZES = (*OF_A_CONTEXT, "snapshot_bytes", "threads")
 _WELL = ("starting", "failed", "unloaded")  # without a worker
 STOP_S = 3.0  # between asking a worker to stop and killing it
 _DISK_BYTES_S = 50e6  # a cheap disk: so much longer where it has snapshots to save

@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from rayhost.baseline import cpu
 from rayhost.baseline.calibration import Calibrations, Settings, Tuned, identity
 from rayhost.baseline.prediction import work_of
-from rayhost.cli.forecast import SYSTEM, Plan
+from rayhost.cli.forecast import Plan
 from rayhost.cli.main import app
 from rayhost.errors import RayhostError
 from rayhost.front.state import MemoryState
 from rayhost.governor.fit import kept_free
+from rayhost.machine_share import system_part
 from rayhost.models.catalog import ENTRIES
 from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
@@ -73,7 +74,7 @@ def test_every_model_of_the_catalog_can_be_planned_for_before_it_is_pulled(home:
     found = plans(*(entry.name for entry in ENTRIES), "--memory", "2GiB", "--cores", "1")
     assert [plan.models[0].name for plan in found] == [entry.name for entry in ENTRIES]
     for plan in found:
-        room = (2 << 30) - SYSTEM
+        room = (2 << 30) - system_part(2 << 30)
         assert plan.needed <= plan.room == room - kept_free(room, Governor().headroom)
         assert not plan.models[0].pulled
     assert not home.exists()

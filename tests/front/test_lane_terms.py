@@ -184,6 +184,19 @@ async def test_what_runs_at_its_deadline_is_cancelled_and_makes_room() -> None:
     assert [run.outcome for run in others] == ["", "", ""]
 
 
+@pytest.mark.parametrize(("left_ms", "width"), [(1, 4), (60_000, 8)])
+async def test_who_hangs_up_shortly_before_the_deadline_has_waited_too_long(
+    left_ms: int, width: int
+) -> None:
+    lane = make_lane(concurrency=8)
+    FakeWorker(lane)
+    run = await lane.submit(ask(timeout_ms=60_000))
+    run.claim.deadline_ns = due(left_ms)
+    run.arrived_ns -= 60_000_000_000
+    run.close()
+    assert lane.width == width
+
+
 @pytest.mark.parametrize("asked", [chat_request(), ask()])
 async def test_a_deadline_ends_the_wait_for_a_worker_too(asked: GenerateRequest) -> None:
     lane = make_lane()

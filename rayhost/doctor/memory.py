@@ -8,7 +8,7 @@ from pathlib import Path
 from rayhost.deploy.machine import this_machine
 from rayhost.doctor.finding import Finding
 from rayhost.governor.cgroups import fields, read
-from rayhost.machine_share import system_part
+from rayhost.machine_share import machine_of
 
 SWAPPINESS = 10
 # What the slice may hold in good health, as `governor.cgroups` takes it: v2, v1.
@@ -56,9 +56,10 @@ def planned_for(memory: Memory) -> tuple[int, str]:
 
     As of a whole machine, of which the system takes its part: the slice is the service's alone.
     """
-    system = system_part(memory.limit)
-    if memory.slice_limit is not None and memory.slice_limit + system < memory.limit:
-        return memory.slice_limit + system, f"the {memory.slice_limit // _MIB} MiB of rayhost.slice"
+    if memory.slice_limit is not None:
+        limit = machine_of(memory.slice_limit)
+        if limit < memory.limit:
+            return limit, f"the {memory.slice_limit // _MIB} MiB of rayhost.slice"
     return memory.limit, f"{memory.limit // _MIB} MiB"
 
 

@@ -217,10 +217,10 @@ class Admission(Generic[Item]):
         self.width.missed(begun_ns, now_ns)
         return int(self.width) < before
 
-    def in_time(self, claim: Claim, begun_ns: int, now_ns: int) -> None:
+    def in_time(self, claim: Claim, *, arrived_ns: int, begun_ns: int, now_ns: int) -> None:
         """A run was answered."""
         if claim.deadline_ns is not None and _narrowed(claim):
-            self.width.kept(now_ns - begun_ns, claim.deadline_ns - begun_ns)
+            self.width.kept(now_ns - begun_ns, claim.deadline_ns - arrived_ns)
 
     def ended(self, item: Item, prompt: int, answer: int) -> None:
         """Charge a run's key for what was computed of it; for one that never started, nothing."""

@@ -66,7 +66,9 @@ class Ledger:
 
     def _learn(self, run: ActiveRun) -> None:
         """Take from an answered run how fast the box is."""
-        self._admission.in_time(run.claim, run.given_ns, run.ended_ns)
+        self._admission.in_time(
+            run.claim, arrived_ns=run.arrived_ns, begun_ns=run.given_ns, now_ns=run.ended_ns
+        )
         self._admission.rate.ended(run.ended_ns)
         if run.started_ns and not run.gave_way:  # else the times hold a pause, or are not known
             self._admission.speed.learn(

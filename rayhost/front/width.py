@@ -7,7 +7,7 @@ for a round of runs that ended in time, half as many for one that did not (D. Ch
 round too wide is lost as a whole, so it grows only where runs ended soon enough for one more.
 """
 
-_SPARE = 0.9  # the share of their time that runs may be expected to take with one more beside them
+_SPARE = 0.75  # the share of their time that runs may be expected to take with one more beside them
 
 
 class Width:
@@ -22,7 +22,7 @@ class Width:
         return max(1, min(self.most, int(self._width)))
 
     def kept(self, took_ns: int, allowed_ns: int) -> None:
-        """A run with a deadline ended in time, of which it had `allowed_ns` once it was begun."""
+        """A run with a deadline ended in time, of which it had `allowed_ns` when it came."""
         now = int(self)
         if took_ns * (now + 1) <= _SPARE * allowed_ns * now:
             self._width = min(self.most, self._width + 1 / self._width)

@@ -3,6 +3,7 @@
 Called by the step loop between steps, on its thread.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -18,7 +19,7 @@ from rayhost.worker.snapshots import Snapshots
 # 23 kB take 3 ms on a new machine.
 _KEEP_NS = 5_000_000
 _KEEP_SHARE = 8
-_BYTE_NS = 0.5  # before the first copy
+_BYTE_NS = 0.15  # before the first copy
 _FORGET = 0.9
 
 _log = structlog.get_logger("rayhost.worker")
@@ -59,8 +60,8 @@ class Cells:
         self._token_ns = token_ns
         left_ns = float(self._budget_ns)
         for sequence, source, lost in begun:
-            if lost and self._affordable(sequence.slot, left_ns):
-                left_ns -= self.keep(sequence.slot, lost)
+            if lost:
+                left_ns -= self.keep(sequence.slot, lost, left_ns)
             before = self._now()
             if source.slot not in empty and self._given(sequence.slot, source):
                 if not sequence.preload:
@@ -71,14 +72,17 @@ class Cells:
                 empty.add(sequence.slot)
         return not empty
 
-    def keep(self, slot: int, tokens: list[int]) -> int:
+    def keep(self, slot: int, tokens: list[int], left_ns: float = math.inf) -> int:
         """Put the cells of a slot, which hold `tokens`, into the snapshot store if worth it.
 
-        Return the nanoseconds that it took.
+        Return the nanoseconds that it took; not if it would take more than `left_ns`.
         """
         saved_ms = len(tokens) * self._token_ns / 1e6
         size = self._engine.snapshot_bytes(slot)
         if not self._snapshots.worth(tokens, size, saved_ms):
+            return 0
+        if size * self._byte_ns > left_ns:
+            self._byte_ns *= _FORGET  # or one copy that was held up would be the last
             return 0
         before = self._now()
         self._snapshots.put(tokens, self._engine.snapshot(slot), saved_ms)
@@ -95,12 +99,6 @@ class Cells:
         """Show how much the snapshot store holds."""
         self._status[Word.SNAPSHOTS] = len(self._snapshots)
         self._status[Word.SNAPSHOT_BYTES] = self._snapshots.bytes_used
-
-    def _affordable(self, slot: int, left_ns: float) -> bool:
-        takes_ns = self._engine.snapshot_bytes(slot) * self._byte_ns
-        if takes_ns > left_ns:
-            self._byte_ns *= _FORGET  # or one copy that was held up would be the last
-        return takes_ns <= left_ns
 
     def _given(self, slot: int, source: Source) -> bool:
         """Give a slot its cells; False where a snapshot is refused, which is forgotten then."""

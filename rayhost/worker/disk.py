@@ -1,10 +1,11 @@
 """Snapshots that are on disk and not in memory, and the requests that wait for one to be read.
 
-Invariant: a request waits no longer than it would take to compute what it waits for, and of what
-was read at most one is on its way to the store. Reading has a thread of its own, `run`, since disks
+Invariant: a request waits no longer than it would take to compute what it gains, and of what was
+read at most one is on its way to the store. Reading has a thread of its own, `run`, since disks
 block; everything else is for the step thread.
 """
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from rayhost.worker.prefixes import MIN_SHARED
 from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshot_files import Listed, SnapshotFiles
 from rayhost.worker.snapshots import Snapshot, Snapshots
-from rayhost.worker.token_keys import common, nearest
+from rayhost.worker.token_keys import TOKEN_BYTES, common, nearest
 
 
 class Fetched(NamedTuple):
@@ -54,7 +55,8 @@ _NOTHING = _Index((), {})
 class Disk:
     """The tier behind the snapshot store; without `files`, one that never has anything.
 
-    `put` takes what was read to the step thread's inbox.
+    `put` takes what was read to the step thread's inbox. Snapshots of over `longest` tokens are of
+    no use to the engine.
     """
 
     def __init__(
@@ -64,12 +66,14 @@ class Disk:
         put: Callable[[Fetched], None],
         *,
         trims: bool,
+        longest: int,
         now: Callable[[], int] = clock.now_ns,
     ) -> None:
         self._files = files
         self._snapshots = snapshots
         self._put = put
         self._trims = trims
+        self._longest = longest
         self._now = now
         self._index = _NOTHING
         self._waits: dict[bytes, _Wait] = {}
@@ -94,17 +98,20 @@ class Disk:
             self._room.acquire()
             self._put(Fetched(job.files, job.tokens, job.files.load(job.tokens)))
             return
-        listed = {one.tokens: one for one in job.files.listed()}
-        if job.files is self._files:
+        most = self._longest * TOKEN_BYTES
+        listed = {one.tokens: one for one in job.files.listed() if len(one.tokens) <= most}
+        if self._is_current(job.files):
             self._index = _Index(tuple(sorted(listed)), listed)
 
     def relist(self, files: SnapshotFiles) -> None:
         """Have it noted what is on disk now: something was saved. For any thread."""
         self._jobs.put(_Job(files, None))
 
-    def rekey(self, files: SnapshotFiles) -> None:
-        """From now on look there: what the bytes of a snapshot depend on has changed."""
-        self._files = files
+    def rekey(self, files: SnapshotFiles, longest: int) -> None:
+        """From now on look there: what the bytes of a snapshot depend on may have changed."""
+        if self._is_current(files) and longest == self._longest:
+            return
+        self._files, self._longest = files, longest
         self._index = _NOTHING
         self.relist(files)
 
@@ -116,17 +123,18 @@ class Disk:
         index = self._index
         want = pack_tokens(sequence.tokens[:-1])
         key = nearest(index.keys, want, exact=not self._trims)
-        if common(key, want) < here + MIN_SHARED:
+        gain = common(key, want) - here
+        if gain < MIN_SHARED or self._files is None:
             return False
         wait = self._waits.get(key)
-        if wait is None and self._files is not None:
-            listed = index.listed[key]
-            tokens = unpack_tokens(key)
+        if wait is None:
+            listed, tokens = index.listed[key], unpack_tokens(key)
             if not self._snapshots.worth(tokens, listed.size_bytes - len(key), listed.value_ms):
                 return False
-            wait = self._waits[key] = _Wait(self._now() + round(listed.saved_ms * 1e6))
+            spared_ns = listed.saved_ms * 1e6 * gain / len(tokens)
+            wait = self._waits[key] = _Wait(self._now() + round(spared_ns))
             self._jobs.put(_Job(self._files, key))
-        if wait is None or wait.until_ns <= self._now():
+        if wait.until_ns <= self._now():
             return False
         wait.sequences.append(sequence)
         return True
@@ -143,29 +151,31 @@ class Disk:
     def take(self, fetched: Fetched) -> list[Sequence]:
         """Put into the store what was read; return who waited for it."""
         self._room.release()
-        if fetched.snapshot is None:
-            self.relist(fetched.files)
-        elif fetched.files is self._files:
+        key, index = fetched.tokens, self._index
+        if fetched.snapshot is None and key in index.listed:  # until it is saved again
+            listed = {one: index.listed[one] for one in index.keys if one != key}
+            self._index = _Index(tuple(listed), listed)
+        elif fetched.snapshot is not None and self._is_current(fetched.files):
             self._snapshots.add(fetched.snapshot)
         return self._waits.pop(fetched.tokens).sequences
 
     def overdue(self) -> Iterator[Sequence]:
         """Yield who has waited too long; what was asked for still comes into the store."""
-        for wait in self._late():
-            sequences, wait.sequences = wait.sequences, []
-            yield from sequences
+        for wait in self._waits.values():
+            if wait.sequences and wait.until_ns <= self._now():
+                sequences, wait.sequences = wait.sequences, []
+                yield from sequences
 
     @property
-    def late(self) -> bool:
-        """True while `overdue` has somebody."""
-        return bool(self._late())
+    def patience_ns(self) -> float:
+        """How long until `overdue` has somebody; 0 or less while it has."""
+        ends = [wait.until_ns for wait in self._waits.values() if wait.sequences]
+        return min(ends) - self._now() if ends else math.inf
 
     @property
     def waiting(self) -> int:
         """How many sequences wait."""
         return sum(len(wait.sequences) for wait in self._waits.values())
 
-    def _late(self) -> list[_Wait]:
-        waits = [wait for wait in self._waits.values() if wait.sequences]
-        now = self._now() if waits else 0
-        return [wait for wait in waits if wait.until_ns <= now]
+    def _is_current(self, files: SnapshotFiles) -> bool:
+        return self._files is not None and files.key == self._files.key

@@ -39,7 +39,7 @@ from rayhost.worker.refusals import refusal, too_long
 from rayhost.worker.scheduler import Chunk, Scheduler
 from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshots import Snapshots
-from rayhost.worker.turns import Inbox, News, Turns
+from rayhost.worker.turns import BEAT_S, Inbox, News, Turns
 
 
 class StepLoop(Turns):
@@ -107,7 +107,12 @@ class StepLoop(Turns):
 
     @property
     def _busy(self) -> bool:
-        return self.scheduler.busy or self._preloads.missing or self._disk.late
+        late = self._disk.patience_ns <= 0
+        return self.scheduler.busy or self._preloads.missing or late
+
+    @property
+    def _nap_s(self) -> float:
+        return max(0.0, min(BEAT_S, self._disk.patience_ns / 1e9))
 
     def _work(self, began: int) -> None:
         for sequence in self._disk.overdue():

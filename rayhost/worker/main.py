@@ -1,8 +1,9 @@
-"""The worker process: attach, pin, load, then three threads.
+"""The worker process: attach, pin, load, then its threads.
 
 The main thread steps the engine, the reader takes what the front sends, the text thread turns
-prompts into tokens. Any of them failing ends the process: the front replaces it and runs its
-requests again. The engine is imported only here, and only once the process is on its own.
+prompts into tokens; with snapshots on disk one writes them and one reads them. Any of them failing
+ends the process: the front replaces it and runs its requests again. The engine is imported only
+here, and only once the process is on its own.
 """
 
 import contextvars
@@ -156,7 +157,8 @@ def _generate(
     def fetched(what: Fetched) -> None:
         steps.put((0, what))
 
-    disk = Disk(files, snapshots, fetched, trims=engine.facts.trims)
+    facts = engine.facts
+    disk = Disk(files, snapshots, fetched, trims=facts.trims, longest=facts.context)
     limit = load.snapshot_dir_bytes
     saver = warm.Saver(files, snapshots, limit, saved=disk.relist) if files else None
     if saver:
@@ -167,7 +169,7 @@ def _generate(
         if saver:
             files = files_of(load)
             saver.rekey(files)
-            disk.rekey(files)
+            disk.rekey(files, engine.facts.context)
         _tell_ready(engine.facts, took_ms, outbox)
 
     loop = StepLoop(

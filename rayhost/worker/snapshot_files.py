@@ -59,6 +59,7 @@ class SnapshotFiles:
     def __init__(self, directory: Path, limit_bytes: int, key: str) -> None:
         self._directory = directory
         self._limit = limit_bytes
+        self.key = key
         self._key = xxhash.xxh3_128_digest(key.encode())
 
     def load_all(self, limit_bytes: int) -> Iterator[Snapshot]:
@@ -91,11 +92,13 @@ class SnapshotFiles:
         digest = xxhash.xxh3_128_hexdigest(tokens)
         try:
             with self._opened() as directory:
-                found = [one for one in self._own(_list(directory)) if one.tokens == digest]
-                return self._read(directory, found[0]) if found else None
+                for _ in range(2):  # the first may be renamed before it is opened
+                    for file in self._own(_list(directory)):
+                        if file.tokens == digest and (found := self._read(directory, file)):
+                            return found
         except OSError as error:
             self._warn("snapshot not read", error)
-            return None
+        return None
 
     def save(self, snapshots: Sequence[Snapshot]) -> int:
         """Write those that are not on disk yet, the first ones first; return how many.

@@ -45,7 +45,7 @@ class Turns(ABC):
                 self._beat()
                 told = self._out.flush()
                 try:
-                    self._take(*self._inbox.get(timeout=BEAT_S if told else RETRY_S))
+                    self._take(*self._inbox.get(timeout=self._nap_s if told else RETRY_S))
                 except queue.Empty:
                     continue
             self.step()
@@ -62,6 +62,11 @@ class Turns(ABC):
     @abstractmethod
     def _busy(self) -> bool:
         """Whether there is something to compute."""
+
+    @property
+    def _nap_s(self) -> float:
+        """How long it may sleep while nothing comes."""
+        return BEAT_S
 
     @abstractmethod
     def _take(self, request_id: int, message: News) -> None:

@@ -26,8 +26,8 @@ class _Offer(NamedTuple):
 class Saver:
     """Writes the most useful snapshots to disk every now and then, and once one is pinned.
 
-    What was offered and is not being written yet gives way to a later offer. `saved` is called,
-    by its thread, when one is written.
+    What was offered and is not being written yet gives way to a later offer. After each writing its
+    thread calls `saved`.
     """
 
     def __init__(

@@ -80,7 +80,8 @@ class LaneMachine(RuleBasedStateMachine):
         self.submitting.append(task)
         self.settle()
         if task.done() and task.exception() is not None:
-            assert refused, "refused although the queue had room"
+            convicted = isinstance(task.exception(), WorkerLost)  # one like it killed two workers
+            assert refused or convicted, "refused although the queue had room"
 
     @rule(n=which)
     def give_up_submitting(self, n: int) -> None:

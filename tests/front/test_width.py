@@ -27,10 +27,10 @@ def test_it_grows_by_one_for_a_round_of_runs_in_time_and_never_beyond_the_worker
     width = Width(8)
     width.missed(0, 1)
     for _ in range(5):
-        width.kept(7, 10)
+        width.kept(6, 10)
     assert int(width) == 5
     for _ in range(100):
-        width.kept(7, 10)
+        width.kept(6, 10)
     assert int(width) == 8
     width.most = 3
     assert int(width) == 3
@@ -66,7 +66,8 @@ def test_a_box_too_slow_for_its_sequences_answers_in_time_what_it_can() -> None:
             if left_s <= 0:
                 del running[one]
                 good += 1
-                admission.in_time(one.claim, since_ns, now_ns)
+                came_ns = one.claim.deadline_ns - 10 * S
+                admission.in_time(one.claim, arrived_ns=came_ns, begun_ns=since_ns, now_ns=now_ns)
                 half_ns = (since_ns + now_ns) // 2
                 admission.speed.learn(
                     prompt=10, answer=10, started_ns=since_ns, first_ns=half_ns, ended_ns=now_ns

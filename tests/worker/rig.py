@@ -115,6 +115,7 @@ class Rig:
             self.snapshots,
             self.fetched,
             trims=self.engine.facts.trims,
+            longest=self.engine.facts.context,
             now=lambda: next(self.clock),
         )
         self.loop = StepLoop(
@@ -178,7 +179,7 @@ class Rig:
         """Step until nothing is left to do."""
         for _ in range(most):
             self.loop.step()
-            if not self.loop.scheduler.busy:
+            if not (self.loop.scheduler.busy or self.disk.waiting):
                 return
         raise AssertionError(f"still busy after {most} steps")
 

@@ -8,6 +8,10 @@ from structlog.testing import capture_logs
 
 from rayhost.ipc.messages import pack_tokens
 from rayhost.ipc.status import Word
+from rayhost.worker.disk import Disk, Fetched
+from rayhost.worker.output import TextStream
+from rayhost.worker.prefixes import MIN_SHARED
+from rayhost.worker.sequence import Sequence
 from rayhost.worker.snapshot_files import SnapshotFiles
 from rayhost.worker.snapshots import Snapshot, Snapshots
 from tests.worker.fake_engine import FakeEngine, reference
@@ -22,6 +26,17 @@ PROMPT = [*BEGINNING, 9, 9]
 def snapshot(tokens: list[int], saved_ms: float = 1000.0) -> Snapshot:
     state = np.asarray(tokens, np.int32).view(np.uint8)
     return Snapshot(pack_tokens(tokens), state, saved_ms, value_ms=saved_ms)
+
+
+def sequence(request_id: int) -> Sequence:
+    return Sequence(
+        request_id=request_id,
+        tokens=list(PROMPT),
+        n_prompt=len(PROMPT),
+        max_tokens=8,
+        sampling=GREEDY,
+        text=TextStream(()),
+    )
 
 
 @pytest.fixture
@@ -92,14 +107,45 @@ def test_nobody_waits_longer_than_computing_it_would_take(files: SnapshotFiles) 
         rig.loop.step()
     assert rig.told(1).reused == 0
     assert rig.told(1).result == reference(PROMPT, 8, GREEDY, context=CONTEXT)
-    rig.start(3, [*BEGINNING, 3, 3], 1)
-    rig.finish()
-    assert rig.told(3).finished  # who comes later does not wait for the same
-    rig.disk.turn()
-    rig.loop.step()
-    rig.start(2, [*BEGINNING, 7])
-    rig.finish()
-    assert rig.told(2).reused == len(BEGINNING)
+
+
+def test_a_reading_that_takes_too_long_is_waited_for_once(files: SnapshotFiles) -> None:
+    now = [0]
+    got: list[Fetched] = []
+    snapshots = Snapshots(ROOM)
+    disk = Disk(files, snapshots, got.append, trims=True, longest=CONTEXT, now=lambda: now[0])
+    disk.turn()
+    early, late = sequence(1), sequence(2)
+    assert disk.hold(early, 0)
+    now[0] = round(1e9) - 1
+    assert not list(disk.overdue())
+    assert disk.patience_ns == 1
+    now[0] += 1
+    assert list(disk.overdue()) == [early]
+    assert not disk.hold(late, 0)
+    assert disk.patience_ns > 1e18
+    disk.turn()
+    assert disk.take(got[0]) == []
+    assert len(snapshots) == 1
+
+
+def test_who_gains_little_waits_as_little(files: SnapshotFiles) -> None:
+    disk = Disk(files, Snapshots(ROOM), lambda _: None, trims=True, longest=CONTEXT, now=lambda: 0)
+    disk.turn()
+    assert not disk.hold(sequence(1), len(BEGINNING) - MIN_SHARED + 1)
+    assert disk.hold(sequence(1), len(BEGINNING) - MIN_SHARED)
+    assert disk.patience_ns == pytest.approx(1e9 * MIN_SHARED / len(BEGINNING))
+
+
+def test_what_is_longer_than_the_context_is_not_asked_for(files: SnapshotFiles) -> None:
+    disk = Disk(files, Snapshots(ROOM), lambda _: None, trims=True, longest=CONTEXT)
+    disk.turn()
+    disk.rekey(files, len(BEGINNING) - 1)
+    disk.turn()
+    assert not disk.hold(sequence(1), 0)
+    disk.rekey(files, len(BEGINNING))
+    disk.turn()
+    assert disk.hold(sequence(1), 0)
 
 
 def test_who_leaves_is_not_computed(files: SnapshotFiles) -> None:
@@ -130,7 +176,7 @@ def test_what_was_read_for_another_key_is_of_no_use(files: SnapshotFiles, tmp_pa
     rig = rig_of(files)
     rig.start(1, PROMPT)
     rig.loop.step()
-    rig.disk.rekey(SnapshotFiles(tmp_path / "kv", ROOM, "another"))
+    rig.disk.rekey(SnapshotFiles(tmp_path / "kv", ROOM, "another"), CONTEXT)
     rig.disk.turn()
     rig.finish()
     assert (rig.told(1).reused, len(rig.snapshots)) == (0, 0)

@@ -9,7 +9,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rayhost import clock
@@ -129,7 +129,8 @@ class Disk:
         wait = self._waits.get(key)
         if wait is None:
             listed, tokens = index.listed[key], unpack_tokens(key)
-            if not self._snapshots.worth(tokens, listed.size_bytes - len(key), listed.value_ms):
+            value_ms = listed.value_ms + listed.saved_ms  # with what it is about to save
+            if not self._snapshots.worth(tokens, listed.size_bytes - len(key), value_ms):
                 return False
             spared_ns = listed.saved_ms * 1e6 * gain / len(tokens)
             wait = self._waits[key] = _Wait(self._now() + round(spared_ns))
@@ -156,7 +157,8 @@ class Disk:
             listed = {one: index.listed[one] for one in index.keys if one != key}
             self._index = _Index(tuple(listed), listed)
         elif fetched.snapshot is not None and self._is_current(fetched.files):
-            self._snapshots.add(fetched.snapshot)
+            one = fetched.snapshot
+            self._snapshots.add(replace(one, value_ms=one.value_ms + one.saved_ms))
         return self._waits.pop(fetched.tokens).sequences
 
     def overdue(self) -> Iterator[Sequence]:

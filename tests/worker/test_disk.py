@@ -91,6 +91,18 @@ def test_what_is_in_memory_is_not_read(files: SnapshotFiles) -> None:
     assert rig.status[Word.REUSED_RAM] == 1
 
 
+def test_what_somebody_wants_now_takes_the_place_of_what_is_worth_as_much(
+    files: SnapshotFiles,
+) -> None:
+    rig = rig_of(files, room=400)
+    rig.snapshots.add(snapshot([8, 7, 6, 5] * 10, saved_ms=1500.0))
+    rig.start(1, PROMPT)
+    rig.loop.step()
+    rig.disk.turn()
+    rig.finish()
+    assert rig.told(1).reused == len(BEGINNING)
+
+
 def test_where_the_store_has_no_room_nobody_waits(files: SnapshotFiles) -> None:
     rig = rig_of(files, room=100)
     rig.start(1, PROMPT)

@@ -5,7 +5,6 @@ Invariant: whatever could change a byte of the answer is in the key, a field tha
 template may tell the model. Pure but for that; used by `sharing`.
 """
 
-import dataclasses
 import secrets
 from operator import attrgetter
 
@@ -23,7 +22,7 @@ UNCOUNTED = frozenset({"id", "model", "terms", "seeded", "choice", "reuse", "sam
 _counted = attrgetter(
     *(
         one.name
-        for one in dataclasses.fields(GenerateRequest)
+        for one in msgspec.structs.fields(GenerateRequest)
         if one.name not in UNCOUNTED and one.name not in ("prompt", "stop")
     ),
 )

@@ -7,9 +7,10 @@ Used by `sharing` alone.
 """
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import AsyncIterator, Callable
+
+import msgspec
 
 from rayhost.errors import ApiError, DeadlineExceeded, Overloaded, QueueFull
 from rayhost.front.lane import Lane
@@ -146,7 +147,7 @@ class Flight:
 
     def _hand_over(self, run: ActiveRun) -> None:
         self._owner = next(iter(self._listeners))
-        run.request = dataclasses.replace(run.request, id=self._owner.request.id)
+        run.request = msgspec.structs.replace(run.request, id=self._owner.request.id)
 
     def _tell(self) -> None:
         for listener in self._listeners:

@@ -4,7 +4,9 @@ Set by the governor, asked by `host` for each request before anything is looked 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from rayhost.errors import Overloaded
 from rayhost.front.request import GenerateRequest, Priority

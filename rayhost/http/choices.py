@@ -5,10 +5,9 @@ Pure, as every `Answer`. What chat and text completions have in common; each has
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
-import msgspec
+from msgspec.structs import replace
 
 from rayhost.clock import unix_seconds
 from rayhost.front.request import Finish, GenerateRequest, Piece, Recalled, Run
@@ -31,7 +30,7 @@ def forked(request: GenerateRequest, n: int, first: int = 0) -> tuple[GenerateRe
         replace(
             request,
             id=f"{request.id}.{first + i}" if first + i else request.id,
-            sampling=msgspec.structs.replace(sampling, seed=(sampling.seed + i) % 2**64),
+            sampling=replace(sampling, seed=(sampling.seed + i) % 2**64),
             choice=i,
         )
         for i in range(n)

@@ -7,11 +7,11 @@ Invariant: only what was answered from the result cache is kept, and it never ta
 `LIMIT_BYTES`, whatever clients make of their bodies.
 """
 
-from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
 from cachetools import LRUCache
+from msgspec.structs import replace
 
 from rayhost.front.canonical import reproducible
 from rayhost.http.answer import Ask, Caller, Parse

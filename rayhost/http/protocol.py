@@ -172,14 +172,6 @@ class Connection(HttpToolsProtocol):
             raise _Refused
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; what follows a body is a trailer, and dropped.
-
-        Else it would pass for a header that no proxy before us has seen, and no bound counted.
-        """
-        if self._phase is not Phase.BODY:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Start the request's task."""
         if self._head_bytes > self._bounds.head_bytes:  # a body may have come in the same piece
@@ -191,6 +183,9 @@ class Connection(HttpToolsProtocol):
             self._declined = self._without_offer()
             return
         super().on_headers_complete()
+        # What follows a body is a trailer: it must not pass for a header, which no proxy before us
+        # has seen and no bound counted. So it goes into a list that nobody reads.
+        self.headers = []
         if self._last:
             self.cycle.keep_alive = False
         self._beside_bytes = 0

@@ -1,10 +1,10 @@
 """What must and what must not share a key, as clients spell it."""
 
 import json
-from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from msgspec.structs import fields, replace
 
 from rayhost import clock
 from rayhost.front.canonical import UNCOUNTED, canonical_key, reproducible

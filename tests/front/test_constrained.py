@@ -1,10 +1,10 @@
 """A constraint on its way: compiled with its prompt, given to every worker that runs it."""
 
 import asyncio
-import dataclasses
 from typing import Literal
 
 import pytest
+from msgspec.structs import replace
 
 from rayhost.errors import InvalidRequest
 from rayhost.front.request import ChatPrompt, GenerateRequest
@@ -22,7 +22,7 @@ async def test_it_is_compiled_with_the_prompt_and_starts_in_every_worker(
 ) -> None:
     lane = make_lane()
     first = FakeWorker(lane)
-    constrained = dataclasses.replace(asked, constraint=ASKED)
+    constrained = replace(asked, constraint=ASKED)
     submitting = asyncio.create_task(lane.submit(constrained))
     await turn()
     ((number, prepare),) = first.sent
@@ -40,7 +40,7 @@ async def test_it_is_compiled_with_the_prompt_and_starts_in_every_worker(
 async def test_tokens_need_no_reading_but_their_constraint_is_compiled() -> None:
     lane = make_lane()
     worker = FakeWorker(lane)
-    constrained = dataclasses.replace(request(tokens=(5, 6)), constraint=ASKED)
+    constrained = replace(request(tokens=(5, 6)), constraint=ASKED)
     submitting = asyncio.create_task(lane.submit(constrained))
     await turn()
     lane.hear(worker.asked[0], Prepared(pack_tokens([1]), ASKED))
@@ -52,7 +52,7 @@ async def test_tokens_need_no_reading_but_their_constraint_is_compiled() -> None
 async def test_one_that_cannot_be_compiled_is_refused_before_it_queues() -> None:
     lane = make_lane()
     worker = FakeWorker(lane)
-    constrained = dataclasses.replace(text_request(), constraint=ASKED)
+    constrained = replace(text_request(), constraint=ASKED)
     submitting = asyncio.create_task(lane.submit(constrained))
     await turn()
     lane.hear(worker.asked[0], Rejected("why", "invalid_json_schema", "response_format"))
@@ -85,7 +85,7 @@ async def test_the_first_request_for_structured_output_is_told_once() -> None:
     await lane.submit(request("plain"))
     assert not lane.constrained
     asking = [
-        asyncio.create_task(lane.submit(dataclasses.replace(request(name), constraint=ASKED)))
+        asyncio.create_task(lane.submit(replace(request(name), constraint=ASKED)))
         for name in ("first", "second")
     ]
     await turn()

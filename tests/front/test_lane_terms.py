@@ -3,9 +3,9 @@
 import asyncio
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from rayhost.errors import ApiError, DeadlineExceeded, Overloaded, QueueFull
 from rayhost.front import preemption

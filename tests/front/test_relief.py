@@ -1,8 +1,7 @@
 """What requests are spared while memory is short, through the host."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from rayhost.errors import Overloaded
 from rayhost.front.host import Host

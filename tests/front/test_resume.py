@@ -4,8 +4,8 @@ Each run's prompt starts with a token of its own, by which the tests name it.
 """
 
 import asyncio
-import dataclasses
 
+import msgspec
 import pytest
 
 from rayhost.errors import ContextLengthExceeded, Unavailable, WorkerLost
@@ -418,7 +418,7 @@ async def test_mirostats_state_goes_with_a_run_to_the_next_worker() -> None:
 async def test_log_probabilities_come_once_each_with_the_text_they_begin() -> None:
     lane = make_lane()
     first = FakeWorker(lane)
-    asked = dataclasses.replace(request(tokens=(1, 2), max_tokens=9), logprobs=0)
+    asked = msgspec.structs.replace(request(tokens=(1, 2), max_tokens=9), logprobs=0)
     run = await lane.submit(asked)
     assert first.starts[0].logprobs == 0
     told = [TokenLogprob(n, b"%d" % n, -n / 8) for n in range(6)]

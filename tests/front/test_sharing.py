@@ -1,10 +1,10 @@
 """Identical requests: one run for all who ask at once, one answer for all who ask later."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from rayhost.errors import (

@@ -63,6 +63,9 @@ def limit(
     requests: Annotated[int, typer.Option(min=CLIENTS, help="In all.")] = 40,
     mib: Annotated[int, typer.Option(min=256, help="Of memory.")] = 768,
     only: Annotated[str, typer.Option(help="rayhost or llama-server; without it, both.")] = "",
+    model: Annotated[
+        Path | None, typer.Option(help="A GGUF file of SmolLM2-135M, say a faster one.")
+    ] = None,
 ) -> None:
     """Print a line for each server: prompts of 1,500 tokens in a box of 768 MiB."""
     sent = traffic.make("long", CLIENTS, requests // CLIENTS, f"squeeze {requests}")
@@ -72,7 +75,7 @@ def limit(
         folder = Path(temporary)
         for make in [one for name, one in _SERVERS.items() if only in ("", name)]:
             with MemoryGroup(mib * MIB) as group:
-                launch = make(folder, group)
+                launch = make(folder, group, model or default_model())
                 with (
                     running(launch, folder / f"{launch.name}.log") as server,
                     watching(group) as samples,
@@ -102,7 +105,7 @@ def antagonist(
         MemoryGroup(mib * MIB) as group,
     ):
         folder = Path(temporary)
-        launch = _rayhost(folder, group)
+        launch = _rayhost(folder, group, default_model())
         with running(launch, folder / "rayhost.log") as server:
             begin = state_of(folder).models[0].concurrency
             with watching(group, lambda: state_of(folder)) as samples:
@@ -139,7 +142,7 @@ def idle(
         MemoryGroup(mib * MIB) as group,
     ):
         folder = Path(temporary)
-        launch = _rayhost(folder, group)
+        launch = _rayhost(folder, group, default_model())
         pinned = msgspec.structs.replace(launch, argv=("taskset", "-c", str(cpu), *launch.argv))
         with running(pinned, folder / "rayhost.log") as server:
             _send(server, sent)
@@ -231,8 +234,8 @@ def _row(name: str, load: Load, kills: int, samples: list[Sample]) -> Row:
     return Row(name, len(load.outcomes) - failed, failed, kills, peak, load.wall_s)
 
 
-def _rayhost(folder: Path, group: MemoryGroup) -> Launch:
-    profile = profile_of(folder, default_model())
+def _rayhost(folder: Path, group: MemoryGroup, model: Path) -> Launch:
+    profile = profile_of(folder, model)
     serve = ("serve", "--profile", str(profile), "--port", "0", "--log-format", "json")
     home = ("env", f"RAYHOST_HOME={folder}")
     return Launch(
@@ -243,10 +246,10 @@ def _rayhost(folder: Path, group: MemoryGroup) -> Launch:
     )
 
 
-def _llama_server(_folder: Path, group: MemoryGroup) -> Launch:
+def _llama_server(_folder: Path, group: MemoryGroup, model: Path) -> Launch:
     other = peer.llama_server("same", say)
     settings = Settings(
-        model=str(default_model()),
+        model=str(model),
         name=DEFAULT_MODEL,
         context=2048,
         slots=CLIENTS,

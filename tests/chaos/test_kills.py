@@ -28,6 +28,7 @@ KILL_EVERY_S = 3.0
 STOP_EVERY_S = 10.0
 STOP_AFTER_S = 0.9  # so that no stop falls on a kill, at any multiple of the two
 CLIENTS = 8
+GOT_ON = 4 * CLIENTS  # tokens
 MODEL = "smollm2-135m"
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240 + 4 * CHAOS_S)]
@@ -120,6 +121,16 @@ def killed_by_now(host: Host, cause: str) -> int:
     return int(float(found[0].removeprefix(prefix))) if found else 0
 
 
+def gaps(host: Host) -> float:
+    """Return how often tokens came after others of their answer."""
+    return host.metric("rayhost_inter_token_seconds_count", MODEL)
+
+
+async def got_on(host: Host, before: float) -> None:
+    """Wait until workers have got on since there were `before` gaps."""
+    await soon(lambda: gaps(host) >= before + GOT_ON, "tokens")
+
+
 def ready(host: Host) -> bool:
     return httpx.get(f"{host.url}/ready").status_code == 200
 
@@ -165,7 +176,9 @@ async def suspend(host: Host) -> bool:
 async def torment(host: Host, seconds: float) -> Counter[str]:
     """Kill the worker, and stop it, each at its interval; return how often it was done.
 
-    On a machine that is slow an interval is longer: each waits for the worker that it is done to.
+    On a machine that is slow an interval is longer: each waits for the worker that it is done to,
+    and until workers have got on since the one before. Where resuming eight answers takes longer
+    than an interval nothing could, and the host would rightly find who is at fault.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -179,9 +192,12 @@ async def torment(host: Host, seconds: float) -> Counter[str]:
         key=lambda one: one[0],
     )
     done: Counter[str] = Counter()
+    before = gaps(host)
     for at_s, act in todo:
         await asyncio.sleep(max(0.0, began + at_s - loop.time()))
+        await got_on(host, before)
         done[act.__name__] += await act(host)
+        before = gaps(host)
     return done
 
 

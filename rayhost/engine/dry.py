@@ -12,7 +12,7 @@ import numpy as np
 
 from rayhost.engine.base import Logits
 from rayhost.engine.penalties import window
-from rayhost.ipc.messages import Dry
+from rayhost.ipc.sampling import Dry
 
 _HOPELESS = 1000.0  # the largest penalty: no logit outweighs it
 _LONGEST = 64  # tokens beyond the allowed length that are measured, whatever the penalty

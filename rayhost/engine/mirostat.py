@@ -11,7 +11,7 @@ import numpy as np
 
 from rayhost.engine.base import Logits
 from rayhost.engine.truncation import shortlist
-from rayhost.ipc.messages import Mirostat
+from rayhost.ipc.sampling import Mirostat
 
 _FIT = 100  # of the likeliest tokens, how fast they get rarer is fitted to these
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from rayhost.engine.base import Int32, Logits
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 
 
 class Penalised(Protocol):

@@ -22,7 +22,7 @@ from rayhost.engine.draws import uniform
 from rayhost.engine.dry import dry
 from rayhost.engine.penalties import bias, forbid, penalise, penalised
 from rayhost.engine.truncation import exclude_top, shortlist
-from rayhost.ipc.messages import Mirostat, Sampling
+from rayhost.ipc.sampling import Mirostat, Sampling
 
 # Temperatures that 32 bits can hold; beyond them the distribution no longer changes.
 _COLDEST, _HOTTEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)

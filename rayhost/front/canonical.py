@@ -13,7 +13,7 @@ import xxhash
 
 from rayhost import clock
 from rayhost.front.request import ChatPrompt, GenerateRequest
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 
 # Who asks, by which name, on what terms; sampling is in the key as `_choices` normalises it, the
 # choice where the seed does not tell it apart.

@@ -27,14 +27,8 @@ from rayhost.front.request import (
     TextPrompt,
     TokenPrompt,
 )
-from rayhost.ipc.messages import (
-    Cancel,
-    Constraint,
-    Message,
-    Prepare,
-    Rejected,
-    Sampling,
-)
+from rayhost.ipc.messages import Cancel, Constraint, Message, Prepare, Rejected
+from rayhost.ipc.sampling import Sampling
 
 AT_ONCE_BYTES = 32 << 10  # some 8,000 tokens, which take 20 ms
 

@@ -16,11 +16,11 @@ from rayhost.ipc.messages import (
     Converted,
     Prepare,
     Prepared,
-    Sampling,
     Task,
     TokenLogprob,
     Tools,
 )
+from rayhost.ipc.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)

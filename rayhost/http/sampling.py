@@ -7,7 +7,7 @@ import secrets
 
 from rayhost.errors import InvalidRequest
 from rayhost.http.schema import BREAKERS, GenerationBody, one_of_aliases, shown
-from rayhost.ipc.messages import Dry, Mirostat, Sampling, Xtc
+from rayhost.ipc.sampling import Dry, Mirostat, Sampling, Xtc
 
 MAX_BIASED = 1024
 MOST_BIAS = 100.0

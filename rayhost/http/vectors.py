@@ -20,7 +20,8 @@ from rayhost.http.connection import Bodies, while_connected
 from rayhost.http.edge import Headers, exchange_of
 from rayhost.http.generate import ignored_header, reuse_of
 from rayhost.http.models import find_card
-from rayhost.ipc.messages import Sampling, Task
+from rayhost.ipc.messages import Task
+from rayhost.ipc.sampling import Sampling
 
 MOST = 2048  # OpenAI's limit of inputs
 _BATCHES = 2  # of a model's at once: while one is computed the next is to be at hand

@@ -9,7 +9,8 @@ from collections.abc import Sequence as List
 
 import structlog
 
-from rayhost.ipc.messages import Sampling, pack_tokens
+from rayhost.ipc.messages import pack_tokens
+from rayhost.ipc.sampling import Sampling
 from rayhost.worker.cells import Cells
 from rayhost.worker.output import TextStream
 from rayhost.worker.scheduler import Scheduler

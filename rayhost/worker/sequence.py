@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from rayhost.engine.grammar import Matcher
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 from rayhost.worker.output import TextStream
 
 

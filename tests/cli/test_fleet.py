@@ -16,7 +16,8 @@ from rayhost.front.lane import Lane
 from rayhost.front.request import GenerateRequest, TextPrompt
 from rayhost.front.run import ActiveRun
 from rayhost.governor.readings import Kernel, Readings
-from rayhost.ipc.messages import Load, Sampling
+from rayhost.ipc.messages import Load
+from rayhost.ipc.sampling import Sampling
 from rayhost.metrics import Metrics
 from rayhost.profile import ModelProfile
 from rayhost.supervisor.keeper import Keeper

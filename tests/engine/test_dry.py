@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rayhost.engine.dry import dry
-from rayhost.ipc.messages import Dry
+from rayhost.ipc.sampling import Dry
 
 PIECES = (b"a", b"b", b"c", b"d", b"x.", b". y", b"-", b"-=", b"=")
 TOKENS = st.lists(st.integers(0, 3), max_size=40)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rayhost.engine.base import Logits
 from rayhost.engine.mirostat import after, truncate
 from rayhost.engine.sampling import Sampler
-from rayhost.ipc.messages import Mirostat, Sampling
+from rayhost.ipc.sampling import Mirostat, Sampling
 from tests.engine.test_sampling import Letters, Run
 
 LOGITS = st.lists(st.floats(-12, 12, width=32), min_size=2, max_size=60, unique=True).map(

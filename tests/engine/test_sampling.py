@@ -14,7 +14,7 @@ from rayhost.engine.draws import uniform
 from rayhost.engine.penalties import penalise
 from rayhost.engine.sampling import Sampler
 from rayhost.engine.truncation import shortlist
-from rayhost.ipc.messages import Dry, Mirostat, Sampling, Xtc
+from rayhost.ipc.sampling import Dry, Mirostat, Sampling, Xtc
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from rayhost.front.request import (
 )
 from rayhost.http import chat, completions
 from rayhost.http.answer import Caller
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "seed": 1}
 TEXT: dict[str, Any] = {"model": "m", "prompt": "hi", "seed": 1}

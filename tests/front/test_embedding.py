@@ -19,7 +19,8 @@ from rayhost.front.request import (
     TokenPrompt,
 )
 from rayhost.front.result_cache import ResultCache
-from rayhost.ipc.messages import Embedded, Prepare, Ready, Rejected, Sampling, Task
+from rayhost.ipc.messages import Embedded, Prepare, Ready, Rejected, Task
+from rayhost.ipc.sampling import Sampling
 from rayhost.metrics import Metrics
 from tests.front.fake_worker import CONTEXT, VOCABULARY, FakeWorker, make_lane
 

@@ -17,16 +17,8 @@ from rayhost.errors import (
 from rayhost.front.lane import LOOK_AHEAD
 from rayhost.front.request import Finish, GenerateRequest
 from rayhost.front.run import ActiveRun
-from rayhost.ipc.messages import (
-    Finished,
-    Prepare,
-    Ready,
-    Rejected,
-    Sampling,
-    Stop,
-    Unexpected,
-    unpack_tokens,
-)
+from rayhost.ipc.messages import Finished, Prepare, Ready, Rejected, Stop, Unexpected, unpack_tokens
+from rayhost.ipc.sampling import Sampling
 from tests.front.fake_worker import (
     CONTEXT,
     VOCABULARY,

@@ -29,7 +29,8 @@ from rayhost.front.request import (
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.sharing import Share
 from rayhost.http.choices import forked
-from rayhost.ipc.messages import Rejected, Sampling
+from rayhost.ipc.messages import Rejected
+from rayhost.ipc.sampling import Sampling
 from rayhost.metrics import Metrics
 from tests.front.fake_worker import FakeWorker, due, make_lane, request, text_request
 from tests.front.test_lane import turn

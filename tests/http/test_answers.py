@@ -4,7 +4,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from rayhost.front.request import ChatPrompt, Finish, TextPrompt, TokenPrompt
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 from tests.http.asgi import CHAT, COMPLETIONS, Reply, call, chat_body, completion_body
 from tests.http.fake_front import FakeFront
 

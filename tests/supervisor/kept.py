@@ -13,7 +13,8 @@ from rayhost.front.admission import Bounds
 from rayhost.front.lane import Lane
 from rayhost.front.request import GenerateRequest, TextPrompt
 from rayhost.front.run import ActiveRun
-from rayhost.ipc.messages import Load, Sampling
+from rayhost.ipc.messages import Load
+from rayhost.ipc.sampling import Sampling
 from rayhost.metrics import Metrics
 from rayhost.supervisor import topology
 from rayhost.supervisor.keeper import Keeper

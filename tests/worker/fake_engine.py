@@ -13,7 +13,8 @@ import xxhash
 
 from rayhost.engine.base import Batch, EngineFailed, Facts, Int32, LoadError, Logits, State
 from rayhost.engine.sampling import Sampler
-from rayhost.ipc.messages import Constraint, Load, Sampling, Tools
+from rayhost.ipc.messages import Constraint, Load, Tools
+from rayhost.ipc.sampling import Sampling
 from tests.worker.text_oracle import cut_at_stop
 
 END = 0

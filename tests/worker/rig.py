@@ -12,12 +12,12 @@ from rayhost.ipc.messages import (
     LoadFailed,
     Message,
     Rejected,
-    Sampling,
     Start,
     Stop,
     Tokens,
     pack_tokens,
 )
+from rayhost.ipc.sampling import Sampling
 from rayhost.ipc.status import StatusPage
 from rayhost.worker.constraints import Constraints
 from rayhost.worker.disk import Disk, Fetched

@@ -21,11 +21,11 @@ from rayhost.ipc.messages import (
     Message,
     Rejected,
     Resize,
-    Sampling,
     Start,
     Stop,
     pack_tokens,
 )
+from rayhost.ipc.sampling import Sampling
 from rayhost.ipc.status import StatusPage, Word
 from rayhost.worker.embed_loop import EmbedLoop, together
 from rayhost.worker.turns import Inbox

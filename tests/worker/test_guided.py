@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayhost.engine.grammar import MAX_FORCED
-from rayhost.ipc.messages import Constraint, Dry, Mirostat, Sampling, Tokens, Xtc
+from rayhost.ipc.messages import Constraint, Tokens
+from rayhost.ipc.sampling import Dry, Mirostat, Sampling, Xtc
 from rayhost.ipc.status import Word
 from rayhost.worker.constraints import Constraints
 from rayhost.worker.scheduler import MIN_CHUNK

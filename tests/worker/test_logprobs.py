@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rayhost.ipc.messages import Mirostat, Sampling, Tokens
+from rayhost.ipc.messages import Tokens
+from rayhost.ipc.sampling import Mirostat, Sampling
 from tests.worker.fake_engine import END, PIECES, VOCABULARY, next_logits
 from tests.worker.rig import GREEDY, Rig
 

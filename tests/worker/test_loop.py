@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rayhost.engine.base import EngineFailed
-from rayhost.ipc.messages import Load, Rejected, Sampling, Start, Stop
+from rayhost.ipc.messages import Load, Rejected, Start, Stop
+from rayhost.ipc.sampling import Sampling
 from rayhost.ipc.status import STEP_SIZES, STEP_TIMES, Word
 from rayhost.worker.scheduler import MIN_CHUNK
 from tests.worker.fake_engine import END, PIECES, VOCABULARY, FakeEngine, reference

@@ -27,13 +27,13 @@ from rayhost.ipc.messages import (
     Ready,
     Rejected,
     Resize,
-    Sampling,
     Start,
     Stop,
     Tokens,
     pack_tokens,
     unpack_tokens,
 )
+from rayhost.ipc.sampling import Sampling
 from rayhost.ipc.status import Word
 from rayhost.worker.constraints import Constraints, Outcome
 from rayhost.worker.main import deliver

@@ -14,11 +14,11 @@ from rayhost.ipc.messages import (
     Ready,
     Rejected,
     Resize,
-    Sampling,
     Start,
     Stop,
     unpack_tokens,
 )
+from rayhost.ipc.sampling import Sampling
 from tests.engine.tiny_bert import CONTEXT, SIZE, write_tiny_bert
 from tests.worker.process import Worker, load_of, worker
 

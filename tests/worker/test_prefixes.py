@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 from rayhost.worker.output import TextStream
 from rayhost.worker.prefixes import (
     MIN_SHARED,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rayhost.ipc.messages import Sampling
+from rayhost.ipc.sampling import Sampling
 from rayhost.worker.output import TextStream
 from rayhost.worker.scheduler import MIN_CHUNK, Chunk, Scheduler, StepTimes
 from rayhost.worker.sequence import Sequence

@@ -109,9 +109,9 @@ class Forecaster:
         self._repacks = repacked(here.flags)
 
     def plan(self, target: str) -> Plan:
-        """Plan for a profile file, or for a model by its name. Raises RayhostError."""
+        """Plan for a profile file, or for a model by its name or source. Raises RayhostError."""
         path = Path(target)
-        if path.suffix == ".json" or path.is_file():
+        if path.suffix == ".json" or (path.is_file() and path.suffix != ".gguf"):
             profile, base = profiles.load(path), path.parent
         else:
             # Not of any port: a host may be there that serves others.

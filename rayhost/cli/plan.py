@@ -17,7 +17,10 @@ from rayhost.sizes import parse_size
 def plan(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROFILE|MODEL...", help="without any: smollm2-135m with defaults"),
+        typer.Argument(
+            metavar="PROFILE|NAME|SOURCE...",
+            help="a profile, a known name, or file:PATH.gguf; without any: smollm2-135m",
+        ),
     ] = None,
     memory: Annotated[
         str | None, typer.Option(help="Of another machine, such as 1GiB or 768MiB.")

@@ -30,6 +30,8 @@ def wanted(target: str, name: str | None, store: Store) -> Wanted:
         return Wanted(name or sources.default_name(sources.parse(target)), target)
     if entry := catalog.BY_NAME.get(target):
         return Wanted(name or target, entry.source, entry.sha256)
+    if target.endswith(".gguf") and target not in store.names():
+        raise RayhostError(f"unknown model {target!r}; of a file the name is file:{target}")
     if stored := store.manifest(target):
         return Wanted(name or target, stored.source, stored.sha256)
     known = ", ".join(sorted({*catalog.BY_NAME, *store.names()}))

@@ -125,6 +125,15 @@ def test_a_model_that_nobody_knows_is_an_error() -> None:
     assert run("nonesuch").exit_code == 1
 
 
+def test_a_file_of_weights_is_planned_for_as_a_source_and_is_no_profile(tmp_path: Path) -> None:
+    file = write_tiny_llama(tmp_path / "tiny.gguf")
+    (plan,) = plans(f"file:{file}", "--memory", "1GiB")
+    assert plan.models[0].needed
+    bare = run(file)
+    assert bare.exit_code == 1
+    assert f"of a file the name is file:{file}" in bare.stderr
+
+
 @pytest.fixture
 def benched(tmp_path: Path, home: Path) -> Path:
     """A profile whose model was benched here with one and two threads."""

@@ -9,10 +9,19 @@ import pytest
 from bench import random_model
 from rayhost import profile
 from rayhost.cli.forecast import Forecaster
+from rayhost.models import catalog
+from rayhost.models.gguf import read_info
+from rayhost.models.store import Store, default_root
 from rayhost.sizes import parse_size
 
 FOLDER = Path(__file__).parent.parent / "profiles"
 BOXED = sorted(FOLDER.glob("*core-*.json"))
+TALKING = [  # with a model of the catalog; who has a file of their own knows what it can do
+    path
+    for path in BOXED
+    if "-embedding" not in path.stem
+    and not json.loads(path.read_bytes())["models"][0].get("source")
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +35,15 @@ def test_there_is_one_for_each_box_and_workload() -> None:
     small = {f"{box}-{load}" for box in boxes for load in loads}
     large = {"4gib-2core-chat-1b", "4gib-2core-extraction-1b"}
     assert {path.stem for path in BOXED} == small | large
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("path", TALKING, ids=lambda path: path.stem)
+def test_its_model_can_chat(path: Path) -> None:
+    (model,) = profile.load(path).models
+    entry = catalog.BY_NAME[model.name]
+    stored = Store(default_root()).pull(entry.name, entry.source, entry.sha256)
+    assert read_info(stored.path).chat or model.chat_template
 
 
 @pytest.mark.parametrize("path", BOXED, ids=lambda path: path.stem)

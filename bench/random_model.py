@@ -1,8 +1,9 @@
 """Writes a model of random weights in the shape of Llama 3.2 1B: the same cost, no meaning.
 
-    python bench/random_model.py PATH [Q4_0|Q8_0]
+    python -m bench.random_model PATH [Q4_0|Q8_0]
 
-Speed and memory do not depend on what weights mean. 0.7 GB in Q4_0, 1.3 GB in Q8_0, in 20 s.
+Speed and memory do not depend on what weights mean. 0.7 GB in Q4_0, 1.3 GB in Q8_0, in 20 s. A
+word of the benchmarks' texts is a token, as most are in a real vocabulary.
 """
 
 import os
@@ -13,9 +14,16 @@ from random import Random
 import gguf
 import numpy as np
 
+from bench.traffic import WORDS
+
 EMBEDDING, FEED_FORWARD, HEADS, KV_HEADS, LAYERS = 2048, 8192, 32, 8, 16
 KV_WIDTH = EMBEDDING // HEADS * KV_HEADS
 VOCABULARY, MERGES, CONTROL = 128_256, 280_147, 256
+_SPACE = chr(288)  # as GPT-2 writes it
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 BLOCK_BYTES = {"Q4_0": 18, "Q8_0": 34}  # of 32 weights, the first two a scale in f16
 
 
@@ -56,8 +64,14 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     """Add as many tokens and merges as the real one has: llama.cpp holds them all as strings."""
     random = Random(0)
     tokens = _letters()
-    known = set(tokens)
     merges: list[str] = []
+    for word in WORDS:
+        for end in range(1, len(word) + 1):  # from the space before it on, letter by letter
+            left, whole = _SPACE + word[: end - 1], _SPACE + word[:end]
+            if whole not in tokens:
+                tokens.append(whole)
+                merges.append(f"{left} {word[end - 1]}")
+    known = set(tokens)
     while len(merges) < MERGES:
         left, right = random.choice(tokens), random.choice(tokens[:4000])
         whole = left + right
@@ -79,6 +93,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_token_merges(merges)
     writer.add_bos_token_id(n_text)
     writer.add_eos_token_id(n_text + 1)
+    writer.add_chat_template(CHAT_TEMPLATE)
 
 
 def _letters() -> list[str]:

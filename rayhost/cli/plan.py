@@ -10,8 +10,11 @@ import typer
 
 from rayhost.baseline.prediction import Speed
 from rayhost.cli.forecast import Forecaster, Plan
+from rayhost.errors import RayhostError
 from rayhost.governor.costs import MIB
 from rayhost.sizes import parse_size
+
+_CORES = (0.1, 4096)
 
 
 def plan(
@@ -25,16 +28,26 @@ def plan(
     memory: Annotated[
         str | None, typer.Option(help="Of another machine, such as 1GiB or 768MiB.")
     ] = None,
-    cores: Annotated[float | None, typer.Option(min=0.1, help="Of another machine.")] = None,
+    cores: Annotated[float | None, typer.Option(help="Of another machine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what fits into memory, at which context and concurrency, without loading anything."""
+    least, most = _CORES
+    if cores is not None and not least <= cores <= most:  # typer's bounds let nan pass
+        raise RayhostError(f"--cores {cores:g}: expected a number from {least} to {most}")
     forecaster = Forecaster(None if memory is None else parse_size(memory), cores)
-    found = [forecaster.plan(target) for target in targets or ["smollm2-135m"]]
+    found, failed = list[Plan](), list[str]()
+    for target in targets or ["smollm2-135m"]:
+        try:
+            found.append(forecaster.plan(target))
+        except RayhostError as error:  # which must not hide what is known of the others
+            failed.append(str(error))
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
-    else:
+    elif found:
         typer.echo("\n\n".join(text(one) for one in found))
+    if failed:
+        raise RayhostError("\n".join(failed))
     if any(one.refusal for one in found):
         raise typer.Exit(1)
 

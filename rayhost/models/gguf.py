@@ -57,8 +57,9 @@ class GgufInfo:
     """What a model file holds. Sizes are in bytes; None is for what the file does not say.
 
     `heads` and `kv_heads` are None also where they differ by layer. `metadata` has every scalar and
-    every string up to 16 KiB under its GGUF key, without the arrays: of those `lengths` has the
-    number of elements, and `numbers` the elements where they are few enough to be one a layer.
+    every string up to 16 KiB under its GGUF key; `lengths` how long arrays and longer strings are,
+    and `numbers` an array's elements where they are few enough to be one a layer. None of them is
+    checked to be a sensible figure: `shape_of` does that. `where` names the file.
     """
 
     architecture: str
@@ -76,6 +77,7 @@ class GgufInfo:
     lengths: Mapping[str, int] = field(default_factory=dict)
     numbers: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)
     tensors: tuple[Tensor, ...] = ()
+    where: str = "model"
 
 
 @dataclass(slots=True)
@@ -206,6 +208,8 @@ def _metadata(reader: _Reader, entries: int) -> _Metadata:
             start = reader.skip(size)
             if size <= MAX_KEPT_STRING:
                 found.scalars[key] = reader.view[start : reader.at].decode(errors="replace")
+            else:
+                found.lengths[key] = size
         elif kind == _ARRAY:
             found.lengths[key], numbers = reader.array()
             if numbers is not None:
@@ -282,6 +286,7 @@ def _info(where: str, read: _Metadata, tensors: tuple[Tensor, ...]) -> GgufInfo:
         lengths=read.lengths,
         numbers=read.numbers,
         tensors=tensors,
+        where=where,
     )
 
 

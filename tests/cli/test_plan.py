@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from rayhost.baseline.calibration import Calibrations, Settings, Tuned, identity
 from rayhost.baseline.prediction import work_of
 from rayhost.cli.forecast import Plan
 from rayhost.cli.main import app
-from rayhost.errors import RayhostError
 from rayhost.front.state import MemoryState
 from rayhost.governor.fit import kept_free
 from rayhost.machine_share import system_part
@@ -23,12 +23,14 @@ from rayhost.models.gguf import read_info
 from rayhost.models.shape import shape_of
 from rayhost.models.store import Store, StoredModel
 from rayhost.profile import Governor
-from rayhost.sizes import parse_size
 from tests.baseline import figures
 from tests.cli import states
 from tests.cli.admin import FakeControl, served
+from tests.models.headers import LLAMA, entry, header
 from tests.support.host import tiny, write_profile
 from tests.support.tiny_gguf import write_tiny_llama
+
+OUTLANDISH = ("inf", "-inf", "nan", "0", "-1", "1e300")
 
 
 @pytest.fixture(autouse=True)
@@ -50,24 +52,25 @@ def plans(*arguments: str | Path) -> list[Plan]:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
+    ("option", "value", "told"),
     [
-        ("1GiB", 1 << 30),
-        ("768 MiB", 768 << 20),
-        ("1.5g", 3 << 29),
-        ("512M", 512 << 20),
-        ("4096", 4096),
+        *(("--cores", cores, "expected a number from 0.1 to 4096") for cores in OUTLANDISH),
+        ("--memory", "9" * 400 + "GiB", "is too large"),
+        ("--memory", "512", "try 512MiB"),
+        ("--memory", "many", "is no size"),
     ],
 )
-def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
-    assert parse_size(text) == size
+def test_no_machine_is_like_that(option: str, value: str, told: str) -> None:
+    result = run(option, value)
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("rayhost: ")
+    assert told in line
 
 
-@pytest.mark.parametrize("text", ["", "many", "1TiB", "-1", "1 2"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(RayhostError, match="is no size"):
-        parse_size(text)
-    assert run("--memory", text).exit_code in {1, 2}
+@pytest.mark.parametrize(("memory", "cores"), [("1B", "0.1"), ("1048576GiB", "4096")])
+def test_the_least_and_the_largest_machine_can_be_planned_for(memory: str, cores: str) -> None:
+    assert plans("smollm2-135m", "--memory", memory, "--cores", cores)
 
 
 def test_every_model_of_the_catalog_can_be_planned_for_before_it_is_pulled(home: Path) -> None:
@@ -123,6 +126,29 @@ def test_people_get_a_line_for_each_part() -> None:
 
 def test_a_model_that_nobody_knows_is_an_error() -> None:
     assert run("nonesuch").exit_code == 1
+
+
+def test_what_cannot_be_planned_for_hides_none_of_the_others(tmp_path: Path) -> None:
+    evil = tmp_path / "evil.gguf"
+    evil.write_bytes(header(LLAMA, entry("llama.block_count", 5, struct.pack("<i", -3))))
+    targets = ("smollm2-135m", "nonesuch", f"file:{evil}", "gemma3-270m", "--memory", "2GiB")
+    result = run(*targets)
+    assert result.exit_code == 1
+    told = [line.split(":")[0] for line in result.stdout.splitlines() if line[:1].strip()]
+    assert told == ["smollm2-135m", "gemma3-270m"]
+    unknown, absurd = result.stderr.splitlines()
+    assert unknown.startswith("rayhost: ")
+    assert "nonesuch" in unknown
+    assert f"{evil}: llama.block_count is -3; " in absurd
+    as_json = run(*targets, "--json")
+    assert (as_json.exit_code, as_json.stderr) == (1, result.stderr)
+    found = msgspec.json.decode(as_json.stdout, type=list[Plan])
+    assert [plan.profile for plan in found] == told
+
+
+def test_with_nothing_known_programs_still_get_a_list() -> None:
+    assert run("nonesuch").stdout == ""
+    assert plans("nonesuch") == []
 
 
 def test_a_file_of_weights_is_planned_for_as_a_source_and_is_no_profile(tmp_path: Path) -> None:

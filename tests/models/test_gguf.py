@@ -10,33 +10,13 @@ from hypothesis import strategies as st
 
 from rayhost.models.ggml_types import BLOCK, FILE_TYPE, TENSOR_TYPE
 from rayhost.models.gguf import GgufError, GgufInfo, parse, read_info
+from tests.models.headers import LLAMA, entry, header, string, tensor
 from tests.support.tiny_gguf import write_broken_gguf, write_tiny_llama
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write_tiny_llama(tmp_path_factory.mktemp("gguf") / "tiny.gguf").read_bytes()
-
-
-def string(text: str | bytes) -> bytes:
-    raw = text.encode() if isinstance(text, str) else text
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def header(*entries: bytes, tensors: int = 0, version: int = 3) -> bytes:
-    return struct.pack("<4sIQQ", b"GGUF", version, tensors, len(entries)) + b"".join(entries)
-
-
-def entry(key: str, kind: int, value: bytes) -> bytes:
-    return string(key) + struct.pack("<I", kind) + value
-
-
-LLAMA = entry("general.architecture", 8, string("llama"))
-
-
-def tensor(name: str, shape: tuple[int, ...], kind: int = 0, offset: int = 0) -> bytes:
-    dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-    return string(name) + dimensions + struct.pack("<IQ", kind, offset)
 
 
 def test_it_agrees_with_the_gguf_package(tmp_path: Path) -> None:
@@ -141,6 +121,7 @@ def test_long_strings_are_not_kept_but_known() -> None:
     )
     assert info.chat
     assert "tokenizer.chat_template" not in info.metadata
+    assert info.lengths["tokenizer.chat_template"] == 20_000
 
 
 def test_heads_that_differ_by_layer_are_not_one_number() -> None:

@@ -21,7 +21,7 @@ def info(
     tensors: tuple[Tensor, ...] = (),
     **scalars: int,
 ) -> GgufInfo:
-    keys = {"embedding_length": 64, **scalars}
+    keys = {"embedding_length": 64, "block_count": blocks, **scalars}
     named = {f"{architecture}.{key.replace('__', '.')}": value for key, value in keys.items()}
     return GgufInfo(
         architecture=architecture,
@@ -136,6 +136,11 @@ def test_embeddings_are_tied_where_there_is_no_output() -> None:
     assert tied == (Weights("Q4_0", 100, "both", 8), Weights("Q4_0", 7, "matrix", 4))
     untied = shape_of(info(tensors=(rows, matrix, tensor("output.weight", 64, 24)))).weights
     assert Weights("Q4_0", 100, "rows", 1) in untied
+
+
+def test_token_embeddings_of_one_dimension_are_no_crash() -> None:
+    (part,) = shape_of(info(tensors=(tensor("token_embd.weight", 64),))).weights
+    assert part == Weights("Q4_0", 100, "both", 1)
 
 
 def test_a_shape_survives_being_written_down() -> None:

@@ -6,6 +6,7 @@ planned for with the memory that its host sees.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from rayhost.cli.reachable import host_of
 from rayhost.cli.sizing import box_for, wish_for
 from rayhost.errors import RayhostError
 from rayhost.governor.costs import Costs, Setting
-from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, price
+from rayhost.governor.fit import DoesNotFit, Wish, fit, price
 from rayhost.governor.kernels import repacked
+from rayhost.governor.ladder import levels
 from rayhost.governor.readings import Kernel
+from rayhost.governor.ways import Model, Ways
 from rayhost.machine_share import system_part
 from rayhost.models import catalog, catalog_shapes
 from rayhost.models.gguf import read_info
@@ -50,6 +53,7 @@ class Row(msgspec.Struct, frozen=True):
     children: int  # processes that the worker starts
     needed: int
     constrained: int  # more, once structured output or tools are asked for
+    constrained_fits: bool  # else those requests are refused
     droppable: int  # file pages that are held only while nobody else wants the memory
     tokens_s: Speed | None  # None: no bench on this machine says anything of it
 
@@ -137,7 +141,11 @@ class Forecaster:
         except DoesNotFit as error:
             return msgspec.structs.replace(plan, refusal=str(error))
         chosen = zip(known, fitted.settings, fitted.costs, strict=True)
-        rows = tuple(self._row(*one, machine, box) for one in chosen)
+        rungs = profile.governor.ladder if profile.governor.enabled else ()
+        ways = Ways((), levels(rungs), box, profile.cache.bytes, fitted.step)
+        rows = tuple(
+            self._row(*one, machine, _with_structured(ways, known, one[0])) for one in chosen
+        )
         return msgspec.structs.replace(plan, needed=fitted.needed, models=rows)
 
     def _told_by_host(self, profile: profiles.Profile, base: Path) -> _Machine | None:
@@ -186,8 +194,10 @@ class Forecaster:
         return _Known(wish, False, want.name, f"sha256:{entry.sha256}", threads, cpus)
 
     def _row(
-        self, known: _Known, chosen: Setting, taken: Costs, machine: _Machine, box: Box
+        self, known: _Known, chosen: Setting, taken: Costs, machine: _Machine, structured: Ways
     ) -> Row:
+        """`structured`: what all take once this one was asked for structured output."""
+        box = structured.box
         constrained = price(replace(known.wish, constrained=True), chosen, box)
         return Row(
             name=known.wish.name,
@@ -205,6 +215,7 @@ class Forecaster:
             children=taken.children,
             needed=taken.needed,
             constrained=constrained.needed - taken.needed,
+            constrained_fits=structured.bears(box.usable),
             droppable=taken.idle,
             tokens_s=self._speed(known, chosen, machine.cores),
         )
@@ -222,3 +233,8 @@ class Forecaster:
             kv_layout=chosen.kv_layout,
         )
         return predict(job, self._records.baselines())
+
+
+def _with_structured(ways: Ways, known: Sequence[_Known], asked: _Known) -> Ways:
+    models = (Model(replace(one.wish, constrained=one is asked)) for one in known)
+    return replace(ways, models=tuple(models))

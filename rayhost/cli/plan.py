@@ -76,9 +76,9 @@ def text(plan: Plan) -> str:
         }
         lines += [f"    {name:28}{_mib(size):>8} MiB" for name, size in parts.items() if size]
         if row.constrained:
-            lines.append(
-                f"    once JSON or tools are asked for {_mib(row.constrained):>3} MiB more"
-            )
+            more = f"{_mib(row.constrained):>3} MiB more"
+            told = "" if row.constrained_fits else ", which do not fit: they are refused"
+            lines.append(f"    once JSON or tools are asked for {more}{told}")
         lines.append(_speed(row.tokens_s))
     share = plan.needed / plan.room if plan.room else 0.0
     lines.append(f"  {'front':30}{_mib(plan.front):>8} MiB")

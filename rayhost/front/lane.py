@@ -88,9 +88,10 @@ class Lane:
         self.concurrency = concurrency
         # Somebody asks while it is unloaded, or for what takes more memory than before.
         self.on_wanted: Callable[[], None] = lambda: None
-        self.constrained = (
-            False  # an answer was to follow a grammar: the worker has what that takes
-        )
+        # Raises Overloaded where the first structured output of a worker has no room.
+        self.on_constrained: Callable[[], None] = lambda: None
+        self.constrained = False  # its worker has what it takes to have answers follow a grammar
+        self.full_context = 0  # where memory is not short; 0: not known
         self._ahead = LOOK_AHEAD
         self._metrics = metrics
         self._berth = Berth(self._wake)
@@ -123,6 +124,12 @@ class Lane:
     def context(self) -> int:
         """How many tokens a request may use, prompt and answer together; 0 before any worker."""
         return self._served.context
+
+    @property
+    def least_context(self) -> int:
+        """How many tokens a worker's context must hold: of who was accepted, and preloaded."""
+        accepted: list[ActiveRun] = [*self._started.values(), *self._queue]
+        return max([self._served.preloaded + 1, *(run.least_context for run in accepted)])
 
     @property
     def capabilities(self) -> Capabilities | None:
@@ -183,7 +190,7 @@ class Lane:
             run.fit(ready.context)
             if how := run.unfit_for(ready, replaced=replaced):
                 self._queue.remove(run)
-                self._end(run, how)
+                self._end(run, self._served.refusal(run.prompt, how, self.full_context))
         self._berth.attach(link, ready.load_ms)
         self._dispatch()
 
@@ -196,6 +203,7 @@ class Lane:
         self._metrics.restarted(self.name, death.name.lower())
         self._berth.detach()
         lost = list(self._started.values())
+        self.constrained = any(run.constraint for run in [*lost, *self._queue])
         self._started.clear()
         computed = lost[: self.concurrency]  # what is ahead of that only waited in the worker
         found = culprit([run.record for run in computed], death)
@@ -304,13 +312,14 @@ class Lane:
             self._admission.was_read(claim)
         if claim.deadline_ns is not None and clock.now_ns() >= claim.deadline_ns:
             raise self.late("before it could wait")  # another's text, or choice, took all of it
-        self._served.check_read(request, unpack_tokens(read.tokens))
+        self._served.check_read(request, unpack_tokens(read.tokens), self.full_context)
         return read
 
     def _check_suits(self, request: GenerateRequest) -> None:
         """A worker is here: raise InvalidRequest for what its model cannot do."""
         self._served.check_asked(request)
         if request.constrained and not self.constrained:
+            self.on_constrained()
             self.constrained = True
             self.on_wanted()
 
@@ -359,7 +368,8 @@ class Lane:
                 if self._prompts.answer(number, message):
                     return
                 if run := self._started.pop(number, None):
-                    self._end(run, refusal(message))
+                    how = self._served.refusal(run.prompt, refusal(message), self.full_context)
+                    self._end(run, how)
                     self._dispatch()
             case _:
                 raise Unexpected(f"a ready worker does not send {type(message).__name__}")

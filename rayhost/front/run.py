@@ -23,6 +23,8 @@ from rayhost.ipc.messages import (
     pack_tokens,
 )
 
+UNBOUNDED = 256  # tokens that one gets at least who set no bound, as where `max_tokens` is in force
+
 
 class ActiveRun:
     """The `Run` that the HTTP layer iterates. Times are CLOCK_MONOTONIC nanoseconds."""
@@ -89,6 +91,18 @@ class ActiveRun:
         # One that was full before has had its last text; this one's is held back in the worker.
         cut = len(self.produced) < before and self.max_tokens < before
         self.outgrown = (cut or self.outgrown) and 0 < len(self.produced) >= self.max_tokens
+
+    @property
+    def least_context(self) -> int:
+        """What a context must hold for this run to be answered as it was accepted, in tokens.
+
+        Whoever set no bound gets one where memory is short.
+        """
+        if self.request.task != "generate":
+            return len(self.prompt)
+        bounded = self.request.max_tokens is not None
+        most = self.max_tokens if bounded else min(self.max_tokens, UNBOUNDED)
+        return len(self.prompt) + max(most, len(self.produced) + 1)
 
     def unfit_for(self, ready: Ready, *, replaced: bool) -> ApiError | None:
         """Return why a worker cannot carry the run on, which has been fitted to it; None: it can.

@@ -18,6 +18,7 @@ from rayhost.profile import LADDER, Governor, Rung
 
 STALLED = 0.05  # share of time in which every task waits for memory (PSI, full)
 FAULTS_S = 100.0  # pages a second that come back from disk: weights are being dropped
+FAULTS_OVER_S = 1.0  # a burst between two ticks is no rate
 TIGHT = 0.15  # of the limit: with more than that to spare, strain is not for want of memory
 GROW_LEVELS = 2  # at once
 GROW_MARGIN = 0.04  # of the limit, more free than a level needs, before it is taken again
@@ -30,17 +31,22 @@ _LAST_RESORTS: tuple[Rung, ...] = ("max_tokens", "fallback", "shed")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is known at one tick. `ours` is what front and workers hold, without file pages.
+    """What is known at one tick. `front` is what the front holds, without file pages.
 
     `major_faults` is the sum of the workers' counters; `now_s` any clock that only goes forward.
     """
 
     now_s: float
     readings: Readings
-    ours: int
+    front: int
     major_faults: int
     models: tuple[Model, ...]
     result_cache_bytes: int = 0  # what the profile allows; the box's front has room for it
+
+    @property
+    def ours(self) -> int:
+        """What front and workers hold together."""
+        return self.front + sum(model.held for model in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,15 @@ class Plan:
     """What is to hold from now on. `settings` are by model name; what is equal needs no doing.
 
     `rungs` are what X-Rayhost-Degraded, the log and the metric name, `reason` says why. `instead`
-    names the model that answers for each that does without a process.
+    names the model that answers for each that does without a process. `harsh`: contexts are cut,
+    models given up or requests refused; `contexts` are those without any degradation.
     """
 
     level: int
     base: int
     rungs: tuple[Rung, ...]
+    harsh: bool
+    contexts: dict[str, int]
     reason: str
     settings: dict[str, Setting]
     result_cache_bytes: int
@@ -94,18 +103,9 @@ def decide(moment: Moment, profile: Governor, box: Box, before: State) -> tuple[
 
     Of `box`, what the CPU has copied and the front's size count; the room is `moment`'s.
     """
-    ladder = levels(profile.ladder if profile.enabled else ())
-    before = replace(before, level=min(before.level, len(ladder) - 1))
     allowed = _allowed(moment, profile)
-    ways = Ways(moment.models, ladder, box, moment.result_cache_bytes, before.base)
-    # What outgrew even the widest sizes stays so whatever is given up, and counts at every level.
-    # Beyond the sizes of now it may be what the allocator keeps, and uses again.
-    ways = replace(ways, beyond=max(0, moment.ours - ways.anonymous(0)))
-    unload: tuple[str, ...] = ()
-    if ways.required(allowed) > ways.before(*_MORE_THAN_CACHES):
-        unload = _longest_idle(ways.models, profile.idle_s)
-        staying = tuple(model for model in ways.models if model.wish.name not in unload)
-        ways = replace(ways, models=staying)
+    ways, unload = _ways(moment, profile, box, before.base)
+    before = replace(before, level=min(before.level, len(ways.ladder) - 1))
     required = ways.required(allowed)
     strain = _strain(moment, before, allowed - ways.needed(before.level))
     pressed = bool(strain) or required > before.level
@@ -116,7 +116,8 @@ def decide(moment: Moment, profile: Governor, box: Box, before: State) -> tuple[
     if required > level:
         level, reason = required, "memory"
     elif strain and rested:
-        level, reason = max(level, min(level + 1, ways.before(*_LAST_RESORTS))), strain
+        less = ways.less(level)
+        level, reason = less if less <= ways.before(*_LAST_RESORTS) else level, strain
     elif rested and not pressed and calm_s >= profile.calm_s * (1 << before.undone):
         spare = allowed - int(GROW_MARGIN * moment.readings.limit)
         level, base = _grown(ways, before, spare, profile)
@@ -125,6 +126,26 @@ def decide(moment: Moment, profile: Governor, box: Box, before: State) -> tuple[
     state = _changed(state, before, level, base, moment.now_s)
     ways = replace(ways, base=base)
     return _plan(ways, level, reason, unload, allowed), state
+
+
+def bears(moment: Moment, profile: Governor, box: Box, base: int) -> bool:
+    """Tell whether all that a moment's models want fits without anything harsh."""
+    ways, _ = _ways(moment, profile, box, base)
+    return ways.bears(_allowed(moment, profile))
+
+
+def _ways(moment: Moment, profile: Governor, box: Box, base: int) -> tuple[Ways, tuple[str, ...]]:
+    """Return what the models would take at each level, and which of them is to be unloaded."""
+    rungs = profile.ladder if profile.enabled else ()
+    if not any(model.wish.fallback for model in moment.models):
+        rungs = tuple(rung for rung in rungs if rung != "fallback")
+    cache = moment.result_cache_bytes
+    ways = Ways(moment.models, levels(rungs), box, cache, base, moment.front)
+    if ways.required(_allowed(moment, profile)) <= ways.before(*_MORE_THAN_CACHES):
+        return ways, ()
+    unload = _longest_idle(ways.models, profile.idle_s)
+    staying = tuple(model for model in ways.models if model.wish.name not in unload)
+    return replace(ways, models=staying), unload
 
 
 def _plan(ways: Ways, level: int, reason: str, unload: tuple[str, ...], allowed: int) -> Plan:
@@ -138,6 +159,8 @@ def _plan(ways: Ways, level: int, reason: str, unload: tuple[str, ...], allowed:
         level=level,
         base=ways.base,
         rungs=chosen.rungs,
+        harsh=level > ways.mild,
+        contexts={name: one.context for name, one in ways.settings(0).items()},
         reason=reason,
         settings=settings,
         result_cache_bytes=ways.kept(level),
@@ -164,16 +187,21 @@ def _grown(ways: Ways, before: State, spare: int, profile: Governor) -> tuple[in
 def _moved(moment: Moment, profile: Governor, before: State, pressed: bool) -> State:
     """Return the state with what this moment shows."""
     since_s = moment.now_s if before.calm_since_s is None else before.calm_since_s
+    soon = _soon(moment.now_s, before, profile)
+    undone = before.undone
+    if before.grew and pressed and soon:
+        undone = min(undone + 1, MOST_UNDONE)
+    elif before.grew and not soon:  # it has lasted
+        undone = 0
+    counted = before.at_s is not None and moment.now_s - before.at_s < FAULTS_OVER_S
     return replace(
         before,
         calm_since_s=None if pressed else since_s,
-        faults=moment.major_faults,
+        faults=before.faults if counted else moment.major_faults,
+        at_s=before.at_s if counted else moment.now_s,
         kills=moment.readings.kills,
-        at_s=moment.now_s,
-        undone=before.undone + 1
-        if pressed and before.grew and _soon(moment.now_s, before, profile)
-        else before.undone,
-        grew=before.grew and not pressed,
+        undone=undone,
+        grew=before.grew and soon and not pressed,
     )
 
 
@@ -183,13 +211,10 @@ def _soon(now_s: float, before: State, profile: Governor) -> bool:
 
 def _changed(state: State, before: State, level: int, base: int, now_s: float) -> State:
     """Return the state after a change of level or base, if there is one."""
-    undone = min(state.undone, MOST_UNDONE)
     if (level, base) == (before.level, before.base):
-        return replace(state, undone=undone)
+        return state
     grew = level < before.level or base < before.base
-    if grew and before.grew:  # the growth before it has lasted
-        undone = 0
-    return replace(state, level=level, base=base, changed_s=now_s, grew=grew, undone=undone)
+    return replace(state, level=level, base=base, changed_s=now_s, grew=grew)
 
 
 def _allowed(moment: Moment, profile: Governor) -> int:
@@ -210,16 +235,18 @@ def _strain(moment: Moment, before: State, spare: int) -> str:
     pressure = moment.readings.memory
     if pressure is not None and pressure.full > STALLED:
         return f"memory stalls {pressure.full:.0%} of the time"
-    if before.faults is None or before.at_s is None or moment.now_s <= before.at_s:
+    over_s = 0.0 if before.at_s is None else moment.now_s - before.at_s
+    if before.faults is None or over_s < FAULTS_OVER_S:
         return ""
     # A worker that was replaced takes its counter with it.
-    rate = max(0, moment.major_faults - before.faults) / (moment.now_s - before.at_s)
+    rate = max(0, moment.major_faults - before.faults) / over_s
     return f"{rate:.0f} major faults/s" if rate > FAULTS_S else ""
 
 
 def _longest_idle(models: Sequence[Model], idle_s: float) -> tuple[str, ...]:
     """Return a model that may go. The last one stays: there would be nobody to make room for."""
-    idle = [model for model in models if model.idle_s >= idle_s]
-    if not idle or len(models) < 2:
+    loaded = [model for model in models if not model.resting]
+    idle = [model for model in loaded if model.idle_s >= idle_s]
+    if not idle or len(loaded) < 2:
         return ()
     return (max(idle, key=lambda model: model.idle_s).wish.name,)

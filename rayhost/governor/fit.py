@@ -36,6 +36,7 @@ class Wish:
     snapshot_bytes: int = 0
     surplus: int = 0  # what earlier loads took beyond the prediction
     constrained: bool = False  # structured output or tools were asked for
+    least_context: int = 0  # what accepted requests need to be answered as promised
     fallback: str | None = None  # the model that answers for it where memory is too short for both
 
 
@@ -217,9 +218,10 @@ def _loosened(wish: Wish, step: Step) -> Wish:
     concurrency = _share(wish.concurrency or CONCURRENCY, step.concurrency, 1)
     batch = _share(wish.batch or BATCH, step.batch, LEAST_BATCH)
     context = wish.context or _top_context(wish.shape)
+    least = max(LEAST_CONTEXT, -(-wish.least_context // LEAST_CONTEXT) * LEAST_CONTEXT)
     return replace(
         wish,
-        context=_share(context, step.context, min(context, LEAST_CONTEXT)),
+        context=_share(context, step.context, min(context, least)),
         concurrency=concurrency,
         batch=max(batch, concurrency),
         kv_type="q8_0" if wish.kv_type == "q8_0" else step.kv_type,

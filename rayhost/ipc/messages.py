@@ -188,6 +188,7 @@ class Ready(Message, frozen=True):
     dimensions: int = 0  # numbers of a vector; 0: it makes none
     sliding_window: int = 0  # tokens that most layers look back; 0: all of them
     tools: ToolSupport = ""
+    preloaded: int = 0  # tokens of the longest prompt that it holds ready
 
 
 class LoadFailed(Message, frozen=True):

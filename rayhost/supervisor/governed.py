@@ -80,9 +80,14 @@ class Part(Protocol):
 
 
 def wish_of(part: Part, budget: Budget) -> Wish:
-    """Return what a model wants now: more, once somebody has asked it for structured output."""
-    wish = budget.demands[part.lane.name].wish
-    return replace(wish, constrained=True) if part.lane.constrained else wish
+    """Return what a model wants now.
+
+    That is more once somebody has asked it for structured output, and never a context too small for
+    what was accepted.
+    """
+    lane = part.lane
+    wish = budget.demands[lane.name].wish
+    return replace(wish, constrained=lane.constrained, least_context=lane.least_context)
 
 
 def setting_of(load: Load) -> Setting:

@@ -1,14 +1,15 @@
 """The governor at work: reads the box, asks `governor.decide`, and makes the plan true.
 
-Invariant: no running request fails by it. A worker takes other sizes live, an idle one ends and is
-started again when somebody asks, and where sizes cannot be had those from before stay. One for
-each host, in the front's event loop; `cli.service` starts it.
+Invariant: no request that was accepted fails by it. A worker takes other sizes live, an idle one
+ends and is started again when somebody asks, and where sizes cannot be had those from before stay.
+One for each host, in the front's event loop; `cli.service` starts it.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -18,12 +19,12 @@ from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
 from rayhost.front.state import MemoryState
 from rayhost.governor.costs import MIB, Setting
-from rayhost.governor.decide import Moment, Plan, State, decide
+from rayhost.governor.decide import Moment, Plan, State, bears, decide
 from rayhost.governor.readings import Kernel, Readings
 from rayhost.governor.ways import Model
 from rayhost.ipc.messages import Load
 from rayhost.supervisor.governed import Budget, Part, sized, wish_of
-from rayhost.supervisor.holdings import Holdings
+from rayhost.supervisor.holdings import Held, Holdings
 
 TICK_S = 1.0
 SOON_S = 0.2  # between ticks while little is free: who takes memory takes it fast
@@ -37,9 +38,8 @@ _log = structlog.get_logger("rayhost.governor")
 class _Seen:
     """What the last tick found and did."""
 
-    readings: Readings
+    moment: Moment
     plan: Plan
-    ours: int
 
 
 class Governing:
@@ -66,6 +66,7 @@ class Governing:
         self._state = State(base=budget.base)
         self._seen: _Seen | None = None
         self._refused: set[str] = set()  # unloaded models that did not fit when asked for
+        self._unhad: dict[str, tuple[Setting, float]] = {}  # not to be tried again before then
         self._holdings = Holdings(kernel)
         self._wanted = asyncio.Event()
 
@@ -84,7 +85,10 @@ class Governing:
         """Tick once a second, more often while memory is short, and at once after `hurry`."""
         try:
             while True:
-                await self.tick()
+                try:
+                    await self.tick()
+                except Exception:  # noqa: BLE001 - a host that is not governed beats none
+                    _log.exception("tick failed")
                 await asyncio.sleep(LEAST_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s() - LEAST_S):
@@ -102,15 +106,19 @@ class Governing:
         parts = self._governed()
         for part in parts:
             part.lane.on_wanted = self.hurry
+            part.lane.on_constrained = partial(self._allow_constrained, part.lane.name)
         readings = self._kernel.read()
-        ours, faults = self._holdings.measured(parts, self.budget)
+        held = self._holdings.measured(parts, self.budget)
         loaded = [part for part in parts if part.lane.state not in ("unloaded", "stopped")]
         wanted = [part for part in parts if part.lane.state == "unloaded" and self._asked(part)]
         if not loaded and not wanted:
             return
         before = self._state
         if not self.budget.profile.enabled:
-            self._look(readings, ours, faults, loaded, before)
+            # Where nothing is to be changed, still tell what there is.
+            moment = self._moment(readings, held, loaded)
+            plan, _ = decide(moment, self.budget.profile, self.budget.box, before)
+            self._seen = _Seen(moment, plan)
             return
         # Of those that another answers for, it is to be known when there is room for both again.
         resting = [
@@ -120,16 +128,19 @@ class Governing:
             and part not in wanted
             and self.budget.demands[part.lane.name].wish.fallback
         ]
-        plan, state = self._decide(readings, ours, faults, [*loaded, *wanted, *resting], before)
-        if wanted and not plan.fits:
+        moment = self._moment(readings, held, [*loaded, *wanted, *resting])
+        plan, state = decide(moment, self.budget.profile, self.budget.box, before)
+        harsh = plan.harsh and plan.level > before.level and loaded
+        if wanted and (harsh or not plan.fits):
             for part in wanted:
                 self._turn_away(part)
             if not loaded:
                 return
             wanted = []
-            plan, state = self._decide(readings, ours, faults, [*loaded, *resting], before)
+            moment = self._moment(readings, held, [*loaded, *resting])
+            plan, state = decide(moment, self.budget.profile, self.budget.box, before)
         self._tell(plan, before)
-        self._state, self._seen = state, _Seen(readings, plan, ours)
+        self._state, self._seen = state, _Seen(moment, plan)
         if not await self._apply(plan, readings, loaded, wanted):
             # The sizes before it hold: no other try before the usual calm.
             self._state = replace(
@@ -151,12 +162,12 @@ class Governing:
             return MemoryState()
         plan = seen.plan
         return MemoryState(
-            limit_bytes=seen.readings.limit,
-            used_bytes=seen.readings.used,
-            ours_bytes=seen.ours,
+            limit_bytes=seen.moment.readings.limit,
+            used_bytes=seen.moment.readings.used,
+            ours_bytes=seen.moment.ours,
             allowed_bytes=plan.allowed,
             needed_bytes=plan.needed,
-            cores=seen.readings.cores,
+            cores=seen.moment.readings.cores,
             level=plan.level,
             rungs=plan.rungs,
             reason=plan.reason,
@@ -180,22 +191,43 @@ class Governing:
             return False
         return part.lane.idle_ns == 0
 
-    def _decide(
-        self, readings: Readings, ours: int, faults: int, parts: Sequence[Part], before: State
-    ) -> tuple[Plan, State]:
-        budget = self.budget
-        models = tuple(Model(wish_of(part, budget), part.lane.idle_ns / 1e9) for part in parts)
-        moment = Moment(self._now_s(), readings, ours, faults, models, self.cache_bytes)
-        return decide(moment, budget.profile, budget.box, before)
+    def _moment(self, readings: Readings, held: Held, parts: Sequence[Part]) -> Moment:
+        models = tuple(
+            Model(
+                wish_of(part, self.budget),
+                part.lane.idle_ns / 1e9,
+                resting=part.lane.state == "unloaded" and part.lane.idle_ns > 0,
+                held=held.workers.get(part.lane.name, 0),
+            )
+            for part in parts
+        )
+        faults = held.major_faults
+        return Moment(self._now_s(), readings, held.front, faults, models, self.cache_bytes)
+
+    def _allow_constrained(self, name: str) -> None:
+        """Raise Overloaded where a model has no room for its first structured output.
+
+        It would have to be made at the cost of contexts, or of everybody's requests, and be kept as
+        long as the worker lives.
+        """
+        budget, seen = self.budget, self._seen
+        if seen is None or not budget.profile.enabled:
+            return
+        models = tuple(
+            replace(model, wish=replace(model.wish, constrained=True))
+            if model.wish.name == name
+            else model
+            for model in seen.moment.models
+        )
+        moment = replace(seen.moment, models=models)
+        if not bears(moment, budget.profile, budget.box, self._state.base):
+            raise Overloaded(
+                f"memory is too short for structured output or tools of model {name!r} now",
+                code="no_memory",
+                retry_after=RETRY_S,
+            )
 
     # Doing.
-
-    def _look(
-        self, readings: Readings, ours: int, faults: int, parts: Sequence[Part], before: State
-    ) -> None:
-        """Where nothing is to be changed, still tell what there is."""
-        plan, _ = self._decide(readings, ours, faults, parts, before)
-        self._seen = _Seen(readings, plan, ours)
 
     async def _apply(
         self, plan: Plan, readings: Readings, loaded: Sequence[Part], wanted: Sequence[Part]
@@ -205,14 +237,14 @@ class Governing:
         self._relieve(Relief(plan.rungs, plan.max_tokens, shed, plan.instead))
         self._results.limit(plan.result_cache_bytes)
         for part in loaded:
-            if part.lane.name in plan.unload:
-                await part.keeper.unload()
+            part.lane.full_context = plan.contexts.get(part.lane.name, 0)
+        unloading = [part.keeper.unload() for part in loaded if part.lane.name in plan.unload]
         resizing = [
             self._resize(part, plan, readings)
             for part in loaded
             if part.lane.name in plan.settings and part.lane.state in ("ready", "restarting")
         ]
-        done = await asyncio.gather(*resizing)
+        done, _ = await asyncio.gather(asyncio.gather(*resizing), asyncio.gather(*unloading))
         for part in wanted:
             setting = plan.settings.get(part.lane.name)
             if setting is not None:
@@ -221,11 +253,16 @@ class Governing:
 
     async def _resize(self, part: Part, plan: Plan, readings: Readings) -> bool:
         name, setting = part.lane.name, plan.settings[part.lane.name]
+        unhad, until_s = self._unhad.get(name, (None, 0.0))
+        if setting == unhad and self._now_s() < until_s:
+            return True  # as told when it was tried
         try:
             await part.keeper.resize(self._change(part, setting, readings))
         except RayhostError as error:
             _log.warning("not resized", model=name, reason=str(error))
+            self._unhad[name] = setting, self._now_s() + self.budget.profile.calm_s
             return False
+        self._unhad.pop(name, None)
         return True
 
     def _change(self, part: Part, setting: Setting, readings: Readings) -> Callable[[Load], Load]:
@@ -233,6 +270,8 @@ class Governing:
 
         def change(load: Load) -> Load:
             threads = load.threads if most is None else max(1, min(most, int(readings.cores)))
+            if setting.context < part.lane.least_context:  # of what came since
+                return load
             return sized(load, setting, threads)
 
         return change
@@ -255,10 +294,10 @@ class Governing:
         level, base = (before.level, before.base) if last is None else (last.level, last.base)
         if (plan.level, plan.base) == (level, base):
             return
-        worse = plan.level > before.level
-        event = "wider" if plan.base < base else "all as planned again"
+        worse = plan.level > level
+        better = "less degraded" if plan.rungs else "all as planned again"
         (_log.warning if worse else _log.info)(
-            "degraded" if plan.rungs else event,
+            "degraded" if worse else "wider" if plan.base < base else better,
             level=plan.level,
             step=plan.base,
             rungs=plan.rungs,
@@ -271,5 +310,6 @@ class Governing:
         seen = self._seen
         if seen is None:
             return TICK_S
-        tight = seen.readings.room < TIGHT * seen.readings.limit
+        readings = seen.moment.readings
+        tight = readings.room < TIGHT * readings.limit
         return SOON_S if tight or self._refused else TICK_S

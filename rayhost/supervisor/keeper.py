@@ -135,9 +135,9 @@ class Keeper:
         worker = self._worker
         try:
             if worker and worker.ready_ns and only_sizes_differ(self._load, load):
-                _log.info("worker resized", model=lane.name)
                 worker.resize(load)
                 await self._trial
+                _log.info("worker resized", model=lane.name)
                 return
             _log.info("worker replaced", model=lane.name)
             self._before, self._load = self._before or self._load, load

@@ -151,6 +151,7 @@ def _generate(
 
     files = files_of(load) if load.snapshot_dir else None
     preload = warm.prepare(engine, engine.codec, snapshots, files, load.preload)
+    longest = max(map(len, preload), default=0)
     constraints = Constraints(partial(_compiler, engine.codec))
     steps = _begin_threads(engine.codec, end, outbox, constraints)
 
@@ -170,7 +171,7 @@ def _generate(
             files = files_of(load)
             saver.rekey(files)
             disk.rekey(files, engine.facts.context)
-        _tell_ready(engine.facts, took_ms, outbox)
+        _tell_ready(engine.facts, took_ms, outbox, longest)
 
     loop = StepLoop(
         engine=engine,
@@ -188,7 +189,7 @@ def _generate(
     )
     if load.preload_first:
         loop.preload()
-    _tell_ready(engine.facts, (clock.now_ns() - began) / 1e6, outbox)
+    _tell_ready(engine.facts, (clock.now_ns() - began) / 1e6, outbox, longest)
     loop.run()
     if saver:
         loop.keep_all()
@@ -217,7 +218,7 @@ def _nothing() -> None:
     """Save nothing."""
 
 
-def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox) -> None:
+def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox, preloaded: int = 0) -> None:
     ready = Ready(
         architecture=facts.architecture,
         quantization=facts.quantization,
@@ -232,6 +233,7 @@ def _tell_ready(facts: Facts, load_ms: float, outbox: Outbox) -> None:
         dimensions=facts.dimensions,
         sliding_window=facts.sliding_window,
         tools=facts.tools,
+        preloaded=preloaded,
     )
     outbox.send(0, ready)
     outbox.flush()

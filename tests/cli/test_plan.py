@@ -107,6 +107,14 @@ def test_a_profile_is_planned_with_what_it_fixes(tmp_path: Path) -> None:
     assert (row.pulled, row.context, row.concurrency) == (True, 256, 3)
 
 
+@pytest.mark.parametrize(("mib", "fits"), [(380, False), (512, True), (4096, True)])
+def test_a_box_without_room_for_structured_output_says_so(mib: int, fits: bool) -> None:
+    arguments = ("smollm2-135m", "--memory", f"{mib}MiB")
+    (plan,) = plans(*arguments)
+    assert plan.models[0].constrained_fits is fits
+    assert ("they are refused" in run(*arguments).stdout) is not fits
+
+
 def test_what_does_not_fit_is_told_and_fails() -> None:
     result = run("gemma3-270m", "--memory", "400MiB")
     assert result.exit_code == 1

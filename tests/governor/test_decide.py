@@ -16,6 +16,7 @@ from rayhost.governor.decide import (
     Moment,
     Plan,
     State,
+    bears,
     decide,
 )
 from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, kept_free, lowered
@@ -31,7 +32,9 @@ PROFILE = Governor()
 LIMIT = 1024
 SMOLLM = Model(Wish("smollm2-135m", BY_NAME["smollm2-135m"], snapshot_bytes=128 * MIB))
 GEMMA = Model(Wish("gemma3-270m", BY_NAME["gemma3-270m"], snapshot_bytes=128 * MIB))
-LAST = len(levels(LADDER)) - 1
+# Where no model has a fallback there is no such rung.
+ALONE = tuple(rung for rung in LADDER if rung != "fallback")
+LAST = len(levels(ALONE)) - 1
 
 
 def moment(
@@ -56,7 +59,11 @@ def moment(
         cores=1.0,
     )
     ours = used - min(used, others_mib * MIB)
-    return Moment(now_s, readings, ours, faults, models or (SMOLLM,), 16 * MIB)
+    front = min(ours, 37 * MIB)
+    first, *others = models or (SMOLLM,)
+    return Moment(
+        now_s, readings, front, faults, (replace(first, held=ours - front), *others), 16 * MIB
+    )
 
 
 def at(level: int, **known: Any) -> State:
@@ -147,12 +154,49 @@ def test_each_growth_that_is_undone_makes_the_next_one_wait_longer() -> None:
         _, state = decide(moment(float(tick), TIGHT - 30, full=strained), PROFILE, BOX, state)
         if state.level < before:
             ups.append(tick)
-        if state.level < 2:
-            state = replace(state, level=2)
     waits = [b - a for a, b in pairwise(ups)]
     assert len(ups) > 3
     assert waits == sorted(waits)
     assert waits[-1] > 4 * waits[0]
+
+
+def test_who_takes_memory_again_and_again_is_given_way_to() -> None:
+    state, falls = State(), list[int]()
+    for second in range(3600):
+        before = state
+        others = 300 if second % 50 < 20 else 0
+        _, state = decide(moment(float(second), others, limit_mib=768), PROFILE, BOX, before)
+        if state.level > before.level:
+            falls.append(second)
+    waits = [b - a for a, b in pairwise(falls)]
+    assert waits == sorted(waits)
+    assert waits[-1] > PROFILE.calm_s * 2**MOST_UNDONE
+    for second in range(3600, 3600 + 2 * waits[-1]):
+        _, state = decide(moment(float(second), 0, limit_mib=768), PROFILE, BOX, state)
+    assert state.level == after(moment(limit_mib=768)).level
+
+
+def test_a_burst_of_faults_between_two_ticks_is_no_strain() -> None:
+    before = at(3, faults=1000, at_s=99.95)
+    plan, state = decide(moment(100.0, TIGHT, faults=1006), PROFILE, BOX, before)
+    assert plan.level == 3
+    assert (state.faults, state.at_s) == (1000, 99.95)
+    assert after(moment(100.95, TIGHT, faults=1200), state).reason == "200 major faults/s"
+
+
+def test_strain_takes_a_level_that_frees_something() -> None:
+    box, _, state, now = begun("smollm2-135m", 512)
+    assert state.base > 0  # so that some levels take nothing more
+    frees = []
+    for tick in range(10):
+        later = replace(now, now_s=100.0 + 20 * tick)
+        later = replace(later, readings=replace(now.readings, memory=Pressure(0.9, 0.9)))
+        before, (plan, state) = state, decide(later, PROFILE, box, state)
+        if state.level > before.level:
+            old, _ = decide(replace(later, readings=now.readings), PROFILE, box, before)
+            frees.append(old.needed - plan.needed)
+    assert frees
+    assert min(frees) > 0
 
 
 def test_a_counter_that_fell_with_its_worker_is_no_strain() -> None:
@@ -354,3 +398,44 @@ def test_a_model_with_a_fallback_ends_what_it_has_first() -> None:
     busy = after(moment(100.0, 0, SMOLLM, WITH_FALLBACK), at(AT_FALLBACK, changed_s=99.0))
     assert (busy.unload, set(busy.instead)) == ((), {"gemma3-270m"})
     assert set(busy.settings) == {"smollm2-135m", "gemma3-270m"}
+
+
+def test_a_model_with_a_fallback_that_still_works_has_nobody_refused() -> None:
+    held = replace(WITH_FALLBACK, held=200 * MIB)
+    for others in range(0, 1000, 10):
+        idle = after(moment(100.0, others, SMOLLM, replace(held, idle_s=1.0), ours_mib=200))
+        busy = after(moment(100.0, others, SMOLLM, held, ours_mib=200))
+        assert (busy.level, busy.shed) == (idle.level, idle.shed)
+
+
+def test_of_idle_models_one_goes_that_has_a_process() -> None:
+    resting = replace(WITH_FALLBACK, resting=True, idle_s=9000.0)
+    third = replace(GEMMA, wish=replace(GEMMA.wish, name="third"), idle_s=900.0)
+    plan = after(moment(100.0, 0, SMOLLM, resting, third))
+    assert "third" in plan.unload
+
+
+@pytest.mark.parametrize("least", [300, 1024, 1500, 2048])
+def test_no_context_is_too_small_for_what_was_accepted(least: int) -> None:
+    model = replace(SMOLLM, wish=replace(SMOLLM.wish, least_context=least))
+    plan = after(moment(100.0, 900, model))
+    assert (plan.level, plan.contexts) == (LAST, {"smollm2-135m": 2048})
+    assert least <= plan.settings["smollm2-135m"].context < least + 256
+
+
+@pytest.mark.parametrize(("name", "mib"), SMALL)
+def test_structured_output_that_has_room_has_nobody_refused(name: str, mib: int) -> None:
+    try:
+        box, model, state, now = begun(name, mib, 16 * MIB)
+    except DoesNotFit:
+        return
+    asked = replace(model, wish=replace(model.wish, constrained=True), held=now.models[0].held)
+    now = replace(now, models=(asked,))
+    plan, _ = decide(now, PROFILE, box, state)
+    assert bears(now, PROFILE, box, state.base) == (plan.fits and not plan.harsh)
+
+
+def test_what_one_process_outgrew_is_not_hidden_by_what_another_has_not_touched() -> None:
+    now = moment(100.0, ours_mib=100)
+    grown = replace(now, front=now.front + 100 * MIB)
+    assert after(grown).needed > after(now).needed + 40 * MIB

@@ -334,6 +334,92 @@ async def test_a_request_for_an_unloaded_model_does_not_wait_for_the_next_second
         await asyncio.gather(ticking, asked, return_exceptions=True)
 
 
+async def test_who_works_keeps_its_context_when_another_model_is_asked_for() -> None:
+    stage = await unloaded()
+    stage.kernel.others = 250  # both fit, with half the context
+    stage.parts[1].lane._count(+1)
+    await stage.ticks(1)
+    assert stage.parts[1].keeper.did == ["unload"]
+    assert stage.keeper.load.context == 2048
+    assert stage.relief.shed is None
+
+
+async def test_no_context_becomes_too_small_for_what_was_accepted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Lane, "least_context", 1500)
+    stage = Stage("smollm2-135m")
+    stage.kernel.others = 700
+    stage.kernel.workers[1] = replace(stage.kernel.workers[1], anonymous=30 * MIB)
+    await stage.ticks(1)
+    assert stage.keeper.load.context == 1536
+    assert stage.keeper.lane.full_context == 2048
+
+
+async def test_a_request_that_came_since_the_plan_keeps_the_context() -> None:
+    stage = Stage("smollm2-135m")
+    stage.kernel.others = 700
+    stage.kernel.workers[1] = replace(stage.kernel.workers[1], anonymous=30 * MIB)
+    resize = stage.keeper.resize
+
+    async def late(change: Callable[[Load], Load]) -> None:
+        stage.keeper.lane._served = replace(stage.keeper.lane._served, preloaded=1500)
+        await resize(change)
+
+    stage.keeper.resize = late  # type: ignore[method-assign]
+    await stage.ticks(1)
+    assert stage.keeper.load.context == 2048
+    await stage.ticks(1)
+    assert stage.keeper.load.context == 1536
+
+
+async def test_smaller_sizes_that_cannot_be_had_are_not_asked_for_at_every_tick() -> None:
+    stage = Stage("smollm2-135m")
+    stage.keeper.broken = True
+    stage.kernel.others = 300
+    for _ in range(20):
+        await stage.governing.tick()
+        stage.now_s += 0.2
+    assert stage.keeper.did == ["resize"]
+    stage.keeper.broken = False
+    stage.now_s += CALM.calm_s
+    await stage.ticks(1)
+    assert stage.keeper.load.concurrency == 3
+
+
+async def test_a_tick_that_fails_is_told_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage("smollm2-135m")
+    asked = 0
+
+    def read() -> Readings:
+        nonlocal asked
+        asked += 1
+        raise ValueError("no number")
+
+    monkeypatch.setattr(stage.kernel, "read", read)
+    with capture_logs() as lines:
+        ticking = asyncio.create_task(stage.governing.run())
+        stage.governing.hurry()
+        await soon(lambda: asked > 1, "another tick")
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
+    assert [line["event"] for line in lines][:2] == ["tick failed"] * 2
+
+
+async def test_structured_output_is_refused_where_it_would_have_others_refused() -> None:
+    stage = Stage("gemma3-270m")
+    await stage.ticks(1)
+    stage.parts[0].lane.on_constrained()
+    stage.kernel.others = 270
+    await stage.ticks(1)
+    assert not stage.relief.shed
+    with pytest.raises(Overloaded, match="structured output") as caught:
+        stage.parts[0].lane.on_constrained()
+    assert (caught.value.code, caught.value.retry_after) == ("no_memory", 15)
+
+
 async def test_what_a_worker_took_beyond_the_prediction_is_remembered() -> None:
     stage = Stage("smollm2-135m")
     pid = stage.keeper.pid

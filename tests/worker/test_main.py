@@ -314,7 +314,8 @@ def test_preloads_are_held_when_it_is_ready_or_in_the_end(tiny_model: Path, firs
     )
     with worker() as process:
         process.send(0, load)
-        process.expect(0, Ready)
+        ready = process.expect(0, Ready)
+        assert 0 < ready.preloaded < ready.context
         status = process.end.status
         if first:
             assert status[Word.SNAPSHOTS] == 1

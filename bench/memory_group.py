@@ -1,11 +1,26 @@
 """A memory cgroup of one's own, whose OOM killer really kills: v1, for root. Bench and tests."""
 
+import os
+from pathlib import Path
+
 from bench.control_group import ControlGroup, may_make
 
 
 def may_limit() -> bool:
     """Tell whether this process can make one."""
     return may_make("memory")
+
+
+def uncached(path: Path) -> Path:
+    """Have the kernel forget a file's pages and return its path.
+
+    Pages are charged to whoever read them first: else a group would not pay for weights that
+    somebody outside has read before.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return path
 
 
 class MemoryGroup(ControlGroup):

@@ -23,7 +23,7 @@ from bench.embeddings import rate
 from bench.load import Load, Plan
 from bench.machine import CHECKOUT
 from bench.measure import generate
-from bench.memory_group import MemoryGroup
+from bench.memory_group import MemoryGroup, uncached
 from bench.servers import Launch, Server, running
 from bench.squeeze import PATIENCE_S, state_of, watching
 from bench.stats import percentile
@@ -130,7 +130,7 @@ def _launch(path: Path, folder: Path, group: MemoryGroup, cores: int, shared: Pa
     """Return how the profile is served: as it is, but for where the model's file is."""
     written = json.loads(path.read_bytes())
     (model,) = written["models"]
-    model["source"] = f"file:{_file(model, shared)}"
+    model["source"] = f"file:{uncached(_file(model, shared))}"
     written["listen"] = {"admin_socket": "admin.sock"}
     (folder / "profile.json").write_text(json.dumps(written))
     serve = ("serve", "--profile", str(folder / "profile.json"), "--port", "0")

@@ -30,7 +30,7 @@ from bench.compare import DEFAULT_MODEL, default_model, say
 from bench.load import Load, Plan
 from bench.machine import CHECKOUT
 from bench.measure import generate
-from bench.memory_group import MemoryGroup
+from bench.memory_group import MemoryGroup, uncached
 from bench.servers import Launch, Server, Settings, llama_flags, running
 from bench.timeline import Sample, plot
 from rayhost import admin_socket
@@ -235,7 +235,7 @@ def _row(name: str, load: Load, kills: int, samples: list[Sample]) -> Row:
 
 
 def _rayhost(folder: Path, group: MemoryGroup, model: Path) -> Launch:
-    profile = profile_of(folder, model)
+    profile = profile_of(folder, uncached(model))
     serve = ("serve", "--profile", str(profile), "--port", "0", "--log-format", "json")
     home = ("env", f"RAYHOST_HOME={folder}")
     return Launch(
@@ -249,7 +249,7 @@ def _rayhost(folder: Path, group: MemoryGroup, model: Path) -> Launch:
 def _llama_server(_folder: Path, group: MemoryGroup, model: Path) -> Launch:
     other = peer.llama_server("same", say)
     settings = Settings(
-        model=str(model),
+        model=str(uncached(model)),
         name=DEFAULT_MODEL,
         context=2048,
         slots=CLIENTS,

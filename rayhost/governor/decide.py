@@ -73,14 +73,13 @@ class Plan:
     """What is to hold from now on. `settings` are by model name; what is equal needs no doing.
 
     `rungs` are what X-Rayhost-Degraded, the log and the metric name, `reason` says why. `instead`
-    names the model that answers for each that does without a process. `harsh`: contexts are cut,
-    models given up or requests refused; `contexts` are those without any degradation.
+    names the model that answers for each that does without a process. `contexts` are those without
+    any degradation.
     """
 
     level: int
     base: int
     rungs: tuple[Rung, ...]
-    harsh: bool
     contexts: dict[str, int]
     reason: str
     settings: dict[str, Setting]
@@ -159,7 +158,6 @@ def _plan(ways: Ways, level: int, reason: str, unload: tuple[str, ...], allowed:
         level=level,
         base=ways.base,
         rungs=chosen.rungs,
-        harsh=level > ways.mild,
         contexts={name: one.context for name, one in ways.settings(0).items()},
         reason=reason,
         settings=settings,

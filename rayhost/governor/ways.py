@@ -12,8 +12,8 @@ from rayhost.governor.fit import STEPS, Box, Wish, fixed, lowered, price
 from rayhost.governor.ladder import Level
 from rayhost.profile import Rung
 
-# What others must not have to bear for a model that is woken, or for structured output.
-HARSH: tuple[Rung, ...] = ("context", "fallback", "shed")
+# What nobody must have to bear so that somebody has structured output.
+_HARSH: tuple[Rung, ...] = ("context", "fallback", "shed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,7 @@ class Ways:
 
     def bears(self, allowed: int) -> bool:
         """Tell whether the sum fits without anything harsh."""
-        return self.needed(self.mild) <= allowed
-
-    @property
-    def mild(self) -> int:
-        """The last level without anything harsh."""
-        return self.before(*HARSH)
+        return self.needed(self.before(*_HARSH)) <= allowed
 
     def before(self, *rungs: Rung) -> int:
         """Return the level before the first of some rungs; without them, the last."""

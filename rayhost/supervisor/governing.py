@@ -20,9 +20,11 @@ from rayhost.front.result_cache import ResultCache
 from rayhost.front.state import MemoryState
 from rayhost.governor.costs import MIB, Setting
 from rayhost.governor.decide import Moment, Plan, State, bears, decide
+from rayhost.governor.fit import STEPS, setting
 from rayhost.governor.readings import Kernel, Readings
 from rayhost.governor.ways import Model
 from rayhost.ipc.messages import Load
+from rayhost.profile import Rung
 from rayhost.supervisor.governed import Budget, Part, sized, wish_of
 from rayhost.supervisor.holdings import Held, Holdings
 
@@ -30,6 +32,7 @@ TICK_S = 1.0
 SOON_S = 0.2  # between ticks while little is free: who takes memory takes it fast
 LEAST_S = 0.05  # the kernel may raise its alarm a thousand times a second
 TIGHT = 0.25  # of the limit
+_REFUSING: frozenset[Rung] = frozenset(("fallback", "shed"))
 
 _log = structlog.get_logger("rayhost.governor")
 
@@ -130,8 +133,7 @@ class Governing:
         ]
         moment = self._moment(readings, held, [*loaded, *wanted, *resting])
         plan, state = decide(moment, self.budget.profile, self.budget.box, before)
-        harsh = plan.harsh and plan.level > before.level and loaded
-        if wanted and (harsh or not plan.fits):
+        if wanted and not (plan.fits and self._is_fair(plan, before, loaded)):
             for part in wanted:
                 self._turn_away(part)
             if not loaded:
@@ -190,6 +192,17 @@ class Governing:
             part.lane.turn_away(None)
             return False
         return part.lane.idle_ns == 0
+
+    def _is_fair(self, plan: Plan, before: State, loaded: Sequence[Part]) -> bool:
+        """Tell whether models that are loaded bear no more for another than at the start."""
+        if plan.level > before.level and not _REFUSING.isdisjoint(plan.rungs):
+            return False
+        start, budget = STEPS[self.budget.base], self.budget
+        return all(
+            plan.settings[name].context >= setting(budget.demands[name].wish, start).context
+            for name in (part.lane.name for part in loaded)
+            if name in plan.settings
+        )
 
     def _moment(self, readings: Readings, held: Held, parts: Sequence[Part]) -> Moment:
         models = tuple(

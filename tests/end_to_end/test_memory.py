@@ -9,7 +9,7 @@ import pytest
 from bench import traffic
 from bench.load import Load, Plan
 from bench.measure import generate
-from bench.memory_group import MemoryGroup, may_limit
+from bench.memory_group import MemoryGroup, may_limit, uncached
 from bench.squeeze import profile_of, state_of, take, watching
 from rayhost.governor.costs import MIB
 from tests.support.host import Host, started
@@ -41,7 +41,7 @@ def failed(load: Load) -> list[str]:
 def test_long_prompts_of_many_clients_are_answered_within_the_limit(
     tmp_path: Path, smollm2: Path, group: MemoryGroup
 ) -> None:
-    profile = profile_of(tmp_path, smollm2)
+    profile = profile_of(tmp_path, uncached(smollm2))
     sent = traffic.make("long", CLIENTS, 1, "memory")  # each 1,500 tokens: 25 s on a slow CPU
     with started(profile, tmp_path / "home", prefix=group.prefix) as host:
         (worker,) = host.workers()
@@ -57,7 +57,7 @@ def test_long_prompts_of_many_clients_are_answered_within_the_limit(
 def test_what_another_takes_is_given_up_and_taken_again_without_a_failed_request(
     tmp_path: Path, smollm2: Path, group: MemoryGroup
 ) -> None:
-    profile = profile_of(tmp_path, smollm2, calm_s=2.0, dwell_s=1.0)
+    profile = profile_of(tmp_path, uncached(smollm2), calm_s=2.0, dwell_s=1.0)
     sent = traffic.make("unique", CLIENTS, 10, "memory")
     with started(profile, tmp_path / "home", prefix=group.prefix) as host:
         begin = state_of(tmp_path).models[0].concurrency

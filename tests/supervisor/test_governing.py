@@ -16,7 +16,7 @@ from rayhost.front.relief import NONE, Relief
 from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
 from rayhost.governor.costs import MIB
-from rayhost.governor.fit import Box, Wish, fit
+from rayhost.governor.fit import STEPS, Box, Wish, fit
 from rayhost.governor.readings import Kernel, Process, Readings
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
@@ -336,12 +336,23 @@ async def test_a_request_for_an_unloaded_model_does_not_wait_for_the_next_second
 
 async def test_who_works_keeps_its_context_when_another_model_is_asked_for() -> None:
     stage = await unloaded()
-    stage.kernel.others = 250  # both fit, with half the context
+    stage.kernel.others = 120  # both fit, with half the context
     stage.parts[1].lane._count(+1)
     await stage.ticks(1)
     assert stage.parts[1].keeper.did == ["unload"]
     assert stage.keeper.load.context == 2048
     assert stage.relief.shed is None
+
+
+async def test_who_is_asked_for_again_gets_the_room_that_it_had_at_the_start() -> None:
+    stage = await unloaded()
+    half = next(at for at, step in enumerate(STEPS) if step.context == 0.5)
+    stage.governing.budget = replace(stage.governing.budget, base=half)
+    stage.kernel.others = 120
+    stage.parts[1].lane._count(+1)
+    await stage.ticks(1)
+    assert stage.parts[1].keeper.did == ["unload", "wake"]
+    assert stage.keeper.load.context == 1024
 
 
 async def test_no_context_becomes_too_small_for_what_was_accepted(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from rayhost.governor.fit import STEPS, Step
+from rayhost.governor.fit import STEPS, USUAL, Step
 from rayhost.profile import Rung
 
 Shed = Literal["batch", "low", "normal"]
@@ -23,7 +23,7 @@ class Level:
     """
 
     rungs: tuple[Rung, ...] = ()
-    step: Step = STEPS[0]
+    step: Step = STEPS[USUAL]
     max_tokens: int | None = None
     fallback: bool = False
     shed: Shed | None = None
@@ -35,7 +35,7 @@ _LEVELS: dict[Rung, tuple[dict[str, Any], ...]] = {
     "batch": ({"snapshots": 0.0}, {"batch": 0.5}, {"batch": 0.25}),
     "max_tokens": ({"max_tokens": 512}, {"max_tokens": 256}),
     "precision": ({"kv_type": "q8_0"}, {"concurrency": 0.125}),
-    "context": ({"context": 0.5}, {"context": 0.25}, {"context": 0.125}),
+    "context": ({"context": 0.5}, {"context": 0.25}, {"context": 0.125, "concurrency": 0.0625}),
     "fallback": ({"fallback": True},),
     "shed": ({"shed": "batch"}, {"shed": "low"}, {"shed": "normal"}),
 }

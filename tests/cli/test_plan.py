@@ -86,7 +86,7 @@ def test_every_model_of_the_catalog_can_be_planned_for_before_it_is_pulled(home:
 def test_a_smaller_machine_gets_less() -> None:
     (large,) = plans("smollm2-135m", "--memory", "4GiB")
     (small,) = plans("smollm2-135m", "--memory", "512MiB")
-    assert large.models[0].concurrency == 8
+    assert large.models[0].concurrency == 16
     assert (small.models[0].context, small.models[0].concurrency) == (2048, 2)
 
 

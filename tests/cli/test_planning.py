@@ -46,7 +46,7 @@ def load(folder: Path, **fields: Any) -> Load:
 
 def test_a_small_model_gets_the_usual_sizes_in_a_small_box(folder: Path) -> None:
     planned = load(folder)
-    assert (planned.context, planned.concurrency, planned.batch) == (2048, 8, 512)
+    assert (planned.context, planned.concurrency, planned.batch) == (2048, 16, 512)
     assert (planned.kv_type, planned.flash_attention) == ("f16", False)
 
 

@@ -19,7 +19,7 @@ from rayhost.governor.decide import (
     bears,
     decide,
 )
-from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, kept_free, lowered
+from rayhost.governor.fit import USUAL, Box, DoesNotFit, Wish, fit, kept_free, lowered
 from rayhost.governor.kernels import repacked
 from rayhost.governor.ladder import levels
 from rayhost.governor.readings import Pressure, Readings
@@ -68,10 +68,10 @@ def moment(
 
 def at(level: int, **known: Any) -> State:
     """Return a state that has been at a level for long, in calm."""
-    return replace(State(level=level, changed_s=0.0, calm_since_s=0.0), **known)
+    return replace(State(level=level, base=USUAL, changed_s=0.0, calm_since_s=0.0), **known)
 
 
-START = State()
+START = State(base=USUAL)
 
 
 def after(given: Moment, before: State = START, profile: Governor = PROFILE) -> Plan:
@@ -133,7 +133,7 @@ def test_weights_that_come_back_from_disk_are_a_sign_of_strain() -> None:
 
 def test_with_much_to_spare_nothing_is_strain() -> None:
     stalled = moment(100.0, full=0.9, faults=10_000, limit_mib=4096)
-    plan = after(stalled, at(0, faults=0, at_s=99.0))
+    plan = after(stalled, at(0, base=0, faults=0, at_s=99.0))
     assert (plan.level, plan.reason) == (0, "as before")
 
 
@@ -146,7 +146,7 @@ def test_strain_never_takes_what_frees_nothing() -> None:
 
 
 def test_each_growth_that_is_undone_makes_the_next_one_wait_longer() -> None:
-    state, ups = State(level=3, changed_s=0.0, calm_since_s=0.0), []
+    state, ups = at(3), []
     for tick in range(1200):
         # Strain as soon as it is wider than level 3, at which all is calm.
         strained = 0.9 if state.level < 3 else 0.0
@@ -161,7 +161,7 @@ def test_each_growth_that_is_undone_makes_the_next_one_wait_longer() -> None:
 
 
 def test_who_takes_memory_again_and_again_is_given_way_to() -> None:
-    state, falls = State(), list[int]()
+    state, falls = START, list[int]()
     for second in range(3600):
         before = state
         others = 300 if second % 50 < 20 else 0
@@ -279,7 +279,7 @@ pressures = st.tuples(
 def test_no_plan_is_above_the_limit_while_any_level_is_below(
     story: list[tuple[int, float, int, bool]],
 ) -> None:
-    state = State()
+    state = START
     for tick, (others, full, faults, second) in enumerate(story):
         models = (SMOLLM, replace(GEMMA, idle_s=float(faults))) if second else (SMOLLM,)
         now = moment(tick * 1.0, others, *models, full=full, faults=faults)
@@ -301,7 +301,7 @@ def test_no_plan_is_above_the_limit_while_any_level_is_below(
 def test_more_pressure_never_means_more(
     level: int, changed_s: float, calm_since_s: float | None, others: int, more: int
 ) -> None:
-    before = State(level=level, changed_s=changed_s, calm_since_s=calm_since_s)
+    before = at(level, changed_s=changed_s, calm_since_s=calm_since_s)
     low, high = (after(moment(200.0, taken), before) for taken in (others, others + more))
     assert high.level >= low.level
     assert after(moment(200.0, others, full=0.5), before).level >= low.level
@@ -312,7 +312,7 @@ def test_more_pressure_never_means_more(
 def test_it_returns_to_the_top_when_the_pressure_is_over(
     story: list[tuple[int, float, int, bool]],
 ) -> None:
-    state, now_s = State(), 0.0
+    state, now_s = START, 0.0
     for others, full, faults, _ in story:
         now_s += 1.0
         _, state = decide(moment(now_s, others, full=full, faults=faults), PROFILE, BOX, state)
@@ -365,9 +365,9 @@ def test_a_host_that_began_small_grows_when_there_is_room() -> None:
     box, model, state, _ = begun("smollm2-135m", 400)
     assert state.base > 0
     for tick in range(200):
-        plan, state = decide(moment(float(tick), 0, model), PROFILE, box, state)
+        plan, state = decide(moment(float(tick), 0, model, limit_mib=4096), PROFILE, box, state)
     assert state.base == 0
-    assert plan.settings["smollm2-135m"].concurrency == 8
+    assert plan.settings["smollm2-135m"].concurrency == 16
     assert plan.rungs == ()
 
 

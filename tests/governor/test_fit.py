@@ -31,7 +31,8 @@ def chosen(mib: int, **fixed: Any) -> tuple[int, int, int, str, int]:
 @pytest.mark.parametrize(
     ("mib", "expected"),
     [
-        (4000, (2048, 8, 512, "f16", 128)),
+        (4000, (2048, 16, 512, "f16", 128)),
+        (1250, (2048, 12, 512, "f16", 128)),
         (900, (2048, 8, 512, "f16", 128)),
         (800, (2048, 8, 512, "f16", 32)),  # caches first
         (700, (2048, 6, 512, "f16", 32)),  # then sequences

@@ -16,7 +16,7 @@ from rayhost.front.relief import NONE, Relief
 from rayhost.front.request import Priority
 from rayhost.front.result_cache import ResultCache
 from rayhost.governor.costs import MIB
-from rayhost.governor.fit import STEPS, Box, Wish, fit
+from rayhost.governor.fit import STEPS, USUAL, Box, Wish, fit, setting
 from rayhost.governor.readings import Kernel, Process, Readings
 from rayhost.ipc.messages import Load
 from rayhost.metrics import Metrics
@@ -122,14 +122,14 @@ class Stage:
         self.now_s = 1000.0
         box = Box(room_mib * MIB, {"Q4_0": 8})
         wishes = [Wish(name, BY_NAME[name]) for name in names]
-        fitted = [fit([wish], box) for wish in wishes]
+        base = max(USUAL, *(fit([wish], box).step for wish in wishes))
         self.parts = [
-            self._part(wish, number, one.settings[0])
-            for number, (wish, one) in enumerate(zip(wishes, fitted, strict=True), 1)
+            self._part(wish, number, setting(wish, STEPS[base]))
+            for number, wish in enumerate(wishes, 1)
         ]
         demands = {wish.name: Demand(wish, threads, self.remembered.append) for wish in wishes}
         self.governing = Governing(
-            Budget(box, demands, profile, max(one.step for one in fitted)),
+            Budget(box, demands, profile, base),
             kernel=self.kernel,
             parts=lambda: self.parts,
             results=self.results,

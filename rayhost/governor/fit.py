@@ -207,11 +207,13 @@ def _refusal(wishes: Sequence[Wish], box: Box) -> str:
 
 def _nearest(wishes: Sequence[Wish], box: Box) -> str:
     """Say which settings fit when those that the profile fixes are taken as the most wanted."""
-    for number, step in enumerate(STEPS):
-        found = _at([_loosened(wish, step) for wish in wishes], number, box)
-        if found.needed <= box.usable:
-            told = (_told(wish, one) for wish, one in zip(wishes, found.settings, strict=True))
-            return f"It fits with {'; '.join(told)}"
+    # With the answers that may be kept, then without.
+    for tried, also in ((box, ""), (replace(box, front=FRONT), '; "cache": {"bytes": 0}')):
+        for number, step in enumerate(STEPS):
+            found = _at([_loosened(wish, step) for wish in wishes], number, tried)
+            if found.needed <= tried.usable:
+                told = (_told(wish, one) for wish, one in zip(wishes, found.settings, strict=True))
+                return f"It fits with {'; '.join(told)}{also}"
     smallest = min(wishes, key=lambda wish: wish.shape.weight_bytes)
     if len(wishes) > 1:
         return f"No setting fits: serve fewer models; {smallest.name} is the smallest"

@@ -1,5 +1,6 @@
 """What fits: the top where there is room, less where there is not, or a refusal of use."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -94,6 +95,12 @@ def test_a_model_whose_weights_alone_are_too_large_is_told_so() -> None:
         fit([wish("gemma3-270m")], box(300))
     with pytest.raises(DoesNotFit, match="serve fewer models; smollm2-135m is the smallest"):
         fit([wish(), wish("gemma3-270m")], box(400))
+
+
+def test_where_only_the_kept_answers_are_too_many_it_is_told_so() -> None:
+    keeping = replace(box(265), front=FRONT + 16 * MIB)
+    with pytest.raises(DoesNotFit, match=r'It fits with smollm2-135m: .*; "cache": {"bytes": 0}$'):
+        fit([wish()], keeping)
 
 
 def test_what_earlier_loads_took_counts() -> None:

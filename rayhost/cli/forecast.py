@@ -22,7 +22,7 @@ from rayhost.cli.reachable import host_of
 from rayhost.cli.sizing import box_for, wish_for
 from rayhost.errors import RayhostError
 from rayhost.governor.costs import Costs, Setting
-from rayhost.governor.fit import DoesNotFit, Wish, fit, price
+from rayhost.governor.fit import Box, DoesNotFit, Wish, fit, price
 from rayhost.governor.kernels import repacked
 from rayhost.governor.ladder import levels
 from rayhost.governor.readings import Kernel
@@ -53,9 +53,9 @@ class Row(msgspec.Struct, frozen=True):
     children: int  # processes that the worker starts
     needed: int
     constrained: int  # more, once structured output or tools are asked for
-    constrained_fits: bool  # else those requests are refused
     droppable: int  # file pages that are held only while nobody else wants the memory
     tokens_s: Speed | None  # None: no bench on this machine says anything of it
+    constrained_refused: bool = False  # there is no room for that
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -141,12 +141,16 @@ class Forecaster:
         except DoesNotFit as error:
             return msgspec.structs.replace(plan, refusal=str(error))
         chosen = zip(known, fitted.settings, fitted.costs, strict=True)
-        rungs = profile.governor.ladder if profile.governor.enabled else ()
-        ways = Ways((), levels(rungs), box, profile.cache.bytes, fitted.step)
-        rows = tuple(
-            self._row(*one, machine, _with_structured(ways, known, one[0])) for one in chosen
-        )
-        return msgspec.structs.replace(plan, needed=fitted.needed, models=rows)
+        governor = profile.governor
+        ways = Ways((), levels(governor.ladder), box, profile.cache.bytes, fitted.step)
+        rows = []
+        for one in chosen:
+            refused = governor.enabled and not _with_structured(ways, known, one[0]).bears(
+                box.usable
+            )
+            row = self._row(*one, machine, box)
+            rows.append(msgspec.structs.replace(row, constrained_refused=refused))
+        return msgspec.structs.replace(plan, needed=fitted.needed, models=tuple(rows))
 
     def _told_by_host(self, profile: profiles.Profile, base: Path) -> _Machine | None:
         """Return the machine as the running host of a profile sees it, if there is one.
@@ -194,10 +198,8 @@ class Forecaster:
         return _Known(wish, False, want.name, f"sha256:{entry.sha256}", threads, cpus)
 
     def _row(
-        self, known: _Known, chosen: Setting, taken: Costs, machine: _Machine, structured: Ways
+        self, known: _Known, chosen: Setting, taken: Costs, machine: _Machine, box: Box
     ) -> Row:
-        """`structured`: what all take once this one was asked for structured output."""
-        box = structured.box
         constrained = price(replace(known.wish, constrained=True), chosen, box)
         return Row(
             name=known.wish.name,
@@ -215,7 +217,6 @@ class Forecaster:
             children=taken.children,
             needed=taken.needed,
             constrained=constrained.needed - taken.needed,
-            constrained_fits=structured.bears(box.usable),
             droppable=taken.idle,
             tokens_s=self._speed(known, chosen, machine.cores),
         )
@@ -236,5 +237,6 @@ class Forecaster:
 
 
 def _with_structured(ways: Ways, known: Sequence[_Known], asked: _Known) -> Ways:
+    """Return what all would take once one was asked for structured output."""
     models = (Model(replace(one.wish, constrained=one is asked)) for one in known)
     return replace(ways, models=tuple(models))

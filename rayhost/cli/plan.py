@@ -77,7 +77,7 @@ def text(plan: Plan) -> str:
         lines += [f"    {name:28}{_mib(size):>8} MiB" for name, size in parts.items() if size]
         if row.constrained:
             more = f"{_mib(row.constrained):>3} MiB more"
-            told = "" if row.constrained_fits else ", which do not fit: they are refused"
+            told = ", which do not fit: they are refused" if row.constrained_refused else ""
             lines.append(f"    once JSON or tools are asked for {more}{told}")
         lines.append(_speed(row.tokens_s))
     share = plan.needed / plan.room if plan.room else 0.0

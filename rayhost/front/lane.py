@@ -203,7 +203,6 @@ class Lane:
         self._metrics.restarted(self.name, death.name.lower())
         self._berth.detach()
         lost = list(self._started.values())
-        self.constrained = any(run.constraint for run in [*lost, *self._queue])
         self._started.clear()
         computed = lost[: self.concurrency]  # what is ahead of that only waited in the worker
         found = culprit([run.record for run in computed], death)
@@ -219,6 +218,8 @@ class Lane:
         if guilty is not None:
             self._quarantine.add(guilty.request, clock.now_ns())
             self._end(guilty, WorkerLost("the worker died again and again on this request"))
+        # What the next worker will hold for that: else nobody has yet asked it.
+        self.constrained = self._prompts.constrained or any(run.constraint for run in self._queue)
 
     def _preempt(self, run: ActiveRun) -> None:
         """Take a started run's sequence away; it waits as the next of its key to be resumed.

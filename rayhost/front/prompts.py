@@ -79,6 +79,11 @@ class Prompts:
         return any(question.record.suspect for question in self._open)
 
     @property
+    def constrained(self) -> bool:
+        """True while one is open whose constraint a worker compiles."""
+        return any(_compiles(question.message) for question in self._open)
+
+    @property
     def retry_after(self) -> int:
         """Seconds until what is open now will probably have been read."""
         return self._rate.retry_after(len(self._open))
@@ -185,6 +190,13 @@ class Prompts:
         elif question in self._waiting:
             self._waiting.remove(question)
         self._advance()
+
+
+def _compiles(message: Question) -> bool:
+    if not isinstance(message, Prepare):
+        return False
+    tools = message.tools
+    return message.constraint is not None or (tools is not None and tools.choice != "none")
 
 
 def question_of(prompt: Prompt, constraint: Constraint | None = None) -> Prepare | None:

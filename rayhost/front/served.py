@@ -42,7 +42,8 @@ class Served:
         that there is room for at other times.
         """
         model, context, vocabulary = self.model, self.context, self.vocabulary
-        if context <= len(prompt) < full:
+        last = request.task == "generate"  # a place is for the answer
+        if context < len(prompt) + last <= full:
             raise self._too_small(prompt, full)
         if request.task == "generate":
             check(prompt, request.prompt, model=model, context=context, vocabulary=vocabulary)

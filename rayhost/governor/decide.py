@@ -135,11 +135,8 @@ def bears(moment: Moment, profile: Governor, box: Box, base: int) -> bool:
 
 def _ways(moment: Moment, profile: Governor, box: Box, base: int) -> tuple[Ways, tuple[str, ...]]:
     """Return what the models would take at each level, and which of them is to be unloaded."""
-    rungs = profile.ladder if profile.enabled else ()
-    if not any(model.wish.fallback for model in moment.models):
-        rungs = tuple(rung for rung in rungs if rung != "fallback")
-    cache = moment.result_cache_bytes
-    ways = Ways(moment.models, levels(rungs), box, cache, base, moment.front)
+    ladder = levels(profile.ladder if profile.enabled else ())
+    ways = Ways(moment.models, ladder, box, moment.result_cache_bytes, base, moment.front)
     if ways.required(_allowed(moment, profile)) <= ways.before(*_MORE_THAN_CACHES):
         return ways, ()
     unload = _longest_idle(ways.models, profile.idle_s)

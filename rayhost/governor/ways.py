@@ -1,7 +1,6 @@
 """What the models would take at each level of the ladder, and as wide as each base. Pure.
 
 Invariant: no level takes more than the one before, and level 0 of a base is what `fit` gives there.
-Only `decide` asks.
 """
 
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ class Ways:
         return {
             model.wish.name: lowered(self._wide(model), step)
             for model in self.models
-            if not (self._leaves(model, level) and model.idle_s > 0)
+            if not (self._leaves(model, level) and (model.resting or model.idle_s > 0))
         }
 
     def costs(self, level: int) -> list[Costs]:

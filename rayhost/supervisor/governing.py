@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 import structlog
 
 from rayhost.errors import Overloaded, RayhostError
@@ -20,19 +21,19 @@ from rayhost.front.result_cache import ResultCache
 from rayhost.front.state import MemoryState
 from rayhost.governor.costs import MIB, Setting
 from rayhost.governor.decide import Moment, Plan, State, bears, decide
-from rayhost.governor.fit import STEPS, setting
+from rayhost.governor.fit import price
 from rayhost.governor.readings import Kernel, Readings
 from rayhost.governor.ways import Model
 from rayhost.ipc.messages import Load
-from rayhost.profile import Rung
-from rayhost.supervisor.governed import Budget, Part, sized, wish_of
+from rayhost.profile import Governor
+from rayhost.supervisor.governed import Budget, Part, setting_of, sized, wish_of
 from rayhost.supervisor.holdings import Held, Holdings
+from rayhost.supervisor.waking import Waking, is_fair
 
 TICK_S = 1.0
 SOON_S = 0.2  # between ticks while little is free: who takes memory takes it fast
 LEAST_S = 0.05  # the kernel may raise its alarm a thousand times a second
 TIGHT = 0.25  # of the limit
-_REFUSING: frozenset[Rung] = frozenset(("fallback", "shed"))
 
 _log = structlog.get_logger("rayhost.governor")
 
@@ -68,7 +69,7 @@ class Governing:
         self._now_s = now_s
         self._state = State(base=budget.base)
         self._seen: _Seen | None = None
-        self._refused: set[str] = set()  # unloaded models that did not fit when asked for
+        self._waking = Waking()
         self._unhad: dict[str, tuple[Setting, float]] = {}  # not to be tried again before then
         self._holdings = Holdings(kernel)
         self._wanted = asyncio.Event()
@@ -80,9 +81,16 @@ class Governing:
 
     @budget.setter
     def budget(self, budget: Budget) -> None:
+        other_ladder = budget.profile.ladder != self._budget.profile.ladder
         self._budget = budget
         # Nobody shrinks for a reload: where there is less than was thought, the next tick sees it.
-        self._state = replace(self._state, base=min(self._state.base, budget.base))
+        self._state = replace(
+            self._state,
+            base=min(self._state.base, budget.base),
+            level=0 if other_ladder else self._state.level,
+        )
+        for part in self._parts():
+            part.lane.full_context = 0
 
     async def run(self) -> None:
         """Tick once a second, more often while memory is short, and at once after `hurry`."""
@@ -113,41 +121,42 @@ class Governing:
         readings = self._kernel.read()
         held = self._holdings.measured(parts, self.budget)
         loaded = [part for part in parts if part.lane.state not in ("unloaded", "stopped")]
-        wanted = [part for part in parts if part.lane.state == "unloaded" and self._asked(part)]
+        wanted = self._waking.wanted(parts)
         if not loaded and not wanted:
             return
-        before = self._state
-        if not self.budget.profile.enabled:
+        before, budget = self._state, self.budget
+        if not budget.profile.enabled:
             # Where nothing is to be changed, still tell what there is.
-            moment = self._moment(readings, held, loaded)
-            plan, _ = decide(moment, self.budget.profile, self.budget.box, before)
+            moment = self._moment(readings, held, [*loaded, *wanted])
+            plan, _ = decide(moment, self._profile, budget.box, before)
             self._seen = _Seen(moment, plan)
+            if before.level or wanted:  # it was on until now
+                self._state = State(base=before.base)
+                await self._apply(plan, readings, loaded, wanted)
             return
         # Of those that another answers for, it is to be known when there is room for both again.
         resting = [
             part
             for part in parts
-            if part.lane.state == "unloaded"
-            and part not in wanted
-            and self.budget.demands[part.lane.name].wish.fallback
+            if part.lane.state == "unloaded" and budget.demands[part.lane.name].wish.fallback
         ]
-        moment = self._moment(readings, held, [*loaded, *wanted, *resting])
-        plan, state = decide(moment, self.budget.profile, self.budget.box, before)
-        if wanted and not (plan.fits and self._is_fair(plan, before, loaded)):
-            for part in wanted:
-                self._turn_away(part)
+        others = [part for part in resting if part not in wanted]
+        moment = self._moment(readings, held, [*loaded, *wanted], others)
+        plan, state = decide(moment, self._profile, budget.box, before)
+        if wanted and not is_fair(plan, before.level, budget, wanted, loaded):
+            self._waking.refuse(wanted)
             if not loaded:
                 return
             wanted = []
-            moment = self._moment(readings, held, [*loaded, *resting])
-            plan, state = decide(moment, self.budget.profile, self.budget.box, before)
+            moment = self._moment(readings, held, loaded, resting)
+            plan, state = decide(moment, self._profile, budget.box, before)
         self._tell(plan, before)
         self._state, self._seen = state, _Seen(moment, plan)
         if not await self._apply(plan, readings, loaded, wanted):
             # The sizes before it hold: no other try before the usual calm.
             self._state = replace(
-                state, level=max(state.level, before.level), changed_s=self._now_s(),
-                calm_since_s=None,
+                state, level=max(state.level, before.level), base=before.base,
+                changed_s=self._now_s(), calm_since_s=None,
             )  # fmt: skip
 
     def sized(self, name: str, load: Load) -> Load:
@@ -184,35 +193,30 @@ class Governing:
             if part.lane.name in self.budget.demands and part.lane.state != "failed"
         ]
 
-    def _asked(self, part: Part) -> bool:
-        """Tell whether somebody waits for an unloaded model; one turned away may ask again."""
-        name = part.lane.name
-        if name in self._refused:
-            self._refused.remove(name)
-            part.lane.turn_away(None)
-            return False
-        return part.lane.idle_ns == 0
+    @property
+    def _profile(self) -> Governor:
+        """The profile's section, without a rung that has no model to act on."""
+        profile = self.budget.profile
+        if any(demand.wish.fallback for demand in self.budget.demands.values()):
+            return profile
+        ladder = tuple(rung for rung in profile.ladder if rung != "fallback")
+        return msgspec.structs.replace(profile, ladder=ladder)
 
-    def _is_fair(self, plan: Plan, before: State, loaded: Sequence[Part]) -> bool:
-        """Tell whether models that are loaded bear no more for another than at the start."""
-        if plan.level > before.level and not _REFUSING.isdisjoint(plan.rungs):
-            return False
-        start, budget = STEPS[self.budget.base], self.budget
-        return all(
-            plan.settings[name].context >= setting(budget.demands[name].wish, start).context
-            for name in (part.lane.name for part in loaded)
-            if name in plan.settings
-        )
-
-    def _moment(self, readings: Readings, held: Held, parts: Sequence[Part]) -> Moment:
+    def _moment(
+        self,
+        readings: Readings,
+        held: Held,
+        parts: Sequence[Part],
+        resting: Sequence[Part] = (),
+    ) -> Moment:
         models = tuple(
             Model(
                 wish_of(part, self.budget),
                 part.lane.idle_ns / 1e9,
-                resting=part.lane.state == "unloaded" and part.lane.idle_ns > 0,
+                resting=part in resting,
                 held=held.workers.get(part.lane.name, 0),
             )
-            for part in parts
+            for part in [*parts, *resting]
         )
         faults = held.major_faults
         return Moment(self._now_s(), readings, held.front, faults, models, self.cache_bytes)
@@ -233,7 +237,7 @@ class Governing:
             for model in seen.moment.models
         )
         moment = replace(seen.moment, models=models)
-        if not bears(moment, budget.profile, budget.box, self._state.base):
+        if not bears(moment, self._profile, budget.box, self._state.base):
             raise Overloaded(
                 f"memory is too short for structured output or tools of model {name!r} now",
                 code="no_memory",
@@ -249,26 +253,46 @@ class Governing:
         shed = None if plan.shed is None else Priority[plan.shed.upper()]
         self._relieve(Relief(plan.rungs, plan.max_tokens, shed, plan.instead))
         self._results.limit(plan.result_cache_bytes)
-        for part in loaded:
-            part.lane.full_context = plan.contexts.get(part.lane.name, 0)
-        unloading = [part.keeper.unload() for part in loaded if part.lane.name in plan.unload]
         resizing = [
-            self._resize(part, plan, readings)
+            part
             for part in loaded
             if part.lane.name in plan.settings and part.lane.state in ("ready", "restarting")
         ]
-        done, _ = await asyncio.gather(asyncio.gather(*resizing), asyncio.gather(*unloading))
+        growing = [part for part in resizing if self._grows(part, plan)]
+        shrunk, _ = await asyncio.gather(
+            asyncio.gather(
+                *(self._resize(one, plan, readings) for one in resizing if one not in growing)
+            ),
+            asyncio.gather(
+                *(one.keeper.unload() for one in loaded if one.lane.name in plan.unload)
+            ),
+        )
+        # What that has freed is taken only now.
+        grown = await asyncio.gather(*(self._resize(one, plan, readings) for one in growing))
+        done = all([*shrunk, *grown])
+        if not done:
+            self._waking.refuse(wanted)
+            return False
         for part in wanted:
-            setting = plan.settings.get(part.lane.name)
-            if setting is not None:
-                part.keeper.wake(self._change(part, setting, readings))
-        return all(done)
+            part.keeper.wake(self._change(part, plan.settings[part.lane.name], readings))
+        return True
+
+    def _grows(self, part: Part, plan: Plan) -> bool:
+        load, box, wish = part.keeper.load, self.budget.box, wish_of(part, self.budget)
+        if isinstance(load, RayhostError):
+            return False
+        asked, now = plan.settings[part.lane.name], setting_of(load)
+        return price(wish, asked, box).needed > price(wish, now, box).needed
 
     async def _resize(self, part: Part, plan: Plan, readings: Readings) -> bool:
         name, setting = part.lane.name, plan.settings[part.lane.name]
+        load, full = part.keeper.load, plan.contexts[name]
+        # A prompt that has no room now may have it another time.
+        short = setting.context < full or (isinstance(load, Load) and load.context < full)
+        part.lane.full_context = full if short else 0
         unhad, until_s = self._unhad.get(name, (None, 0.0))
         if setting == unhad and self._now_s() < until_s:
-            return True  # as told when it was tried
+            return False  # as told when it was tried
         try:
             await part.keeper.resize(self._change(part, setting, readings))
         except RayhostError as error:
@@ -283,24 +307,11 @@ class Governing:
 
         def change(load: Load) -> Load:
             threads = load.threads if most is None else max(1, min(most, int(readings.cores)))
-            if setting.context < part.lane.least_context:  # of what came since
+            if setting.context < min(load.context, part.lane.least_context):  # of what came since
                 return load
             return sized(load, setting, threads)
 
         return change
-
-    def _turn_away(self, part: Part) -> None:
-        """Refuse who asks for a model that does not fit now, until the next tick."""
-        name = part.lane.name
-        _log.warning("no room to load", model=name)
-        self._refused.add(name)
-        part.lane.turn_away(
-            Overloaded(
-                f"model {name!r} was unloaded, and there is no memory to load it now",
-                code="no_memory",
-                retry_after=RETRY_S,
-            )
-        )
 
     def _tell(self, plan: Plan, before: State) -> None:
         last = self._seen.plan if self._seen else None
@@ -325,4 +336,4 @@ class Governing:
             return TICK_S
         readings = seen.moment.readings
         tight = readings.room < TIGHT * readings.limit
-        return SOON_S if tight or self._refused else TICK_S
+        return SOON_S if tight or self._waking.refuses else TICK_S

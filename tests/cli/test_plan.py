@@ -107,12 +107,12 @@ def test_a_profile_is_planned_with_what_it_fixes(tmp_path: Path) -> None:
     assert (row.pulled, row.context, row.concurrency) == (True, 256, 3)
 
 
-@pytest.mark.parametrize(("mib", "fits"), [(380, False), (512, True), (4096, True)])
-def test_a_box_without_room_for_structured_output_says_so(mib: int, fits: bool) -> None:
+@pytest.mark.parametrize(("mib", "refused"), [(380, True), (512, False), (4096, False)])
+def test_a_box_without_room_for_structured_output_says_so(mib: int, refused: bool) -> None:
     arguments = ("smollm2-135m", "--memory", f"{mib}MiB")
     (plan,) = plans(*arguments)
-    assert plan.models[0].constrained_fits is fits
-    assert ("they are refused" in run(*arguments).stdout) is not fits
+    assert plan.models[0].constrained_refused is refused
+    assert ("they are refused" in run(*arguments).stdout) is refused
 
 
 def test_what_does_not_fit_is_told_and_fails() -> None:

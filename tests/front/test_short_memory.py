@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from rayhost.errors import ContextLengthExceeded, Overloaded
 from rayhost.front.lane import Lane
-from rayhost.ipc.messages import Constraint, Rejected
+from rayhost.ipc.messages import Constraint, Prepared, Rejected, pack_tokens
 from tests.front.fake_worker import FakeWorker, make_lane, request
+from tests.front.test_embedding import Embedder, tokens
 from tests.front.test_lane import turn
 
 ASKED = Constraint("json_object", "{}")
@@ -92,7 +93,39 @@ async def test_a_worker_that_is_gone_has_nothing_for_structured_output() -> None
     asking = asyncio.create_task(lane.submit(replace(request(), constraint=ASKED)))
     await turn()
     assert lane.constrained
+    worker.die()
+    assert lane.constrained  # the next one will compile it
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    worker.die()
+    FakeWorker(lane).die()
     assert not lane.constrained
+
+
+async def test_a_worker_that_resumes_structured_output_will_hold_what_it_takes() -> None:
+    lane = make_lane()
+    worker = FakeWorker(lane)
+    asking = asyncio.create_task(lane.submit(replace(request(), constraint=ASKED)))
+    await turn()
+    (number,) = worker.asked
+    lane.hear(number, Prepared(pack_tokens([1, 2]), ASKED))
+    run = await asking
+    worker.die()
+    assert lane.constrained
+    run.close()
+    FakeWorker(lane).die()
+    assert not lane.constrained
+
+
+@pytest.mark.parametrize(
+    ("length", "refused"), [(63, False), (64, False), (65, True), (1024, True)]
+)
+async def test_an_input_to_embed_may_fill_the_context(length: int, refused: bool) -> None:
+    lane = make_lane()
+    Embedder(lane, context=64)
+    lane.full_context = 1024
+    asking = lane.submit(tokens(*(1,) * length))
+    if refused:
+        with pytest.raises(Overloaded, match="memory is short"):
+            await asking
+    else:
+        assert (await asking).least_context == length

@@ -32,9 +32,7 @@ PROFILE = Governor()
 LIMIT = 1024
 SMOLLM = Model(Wish("smollm2-135m", BY_NAME["smollm2-135m"], snapshot_bytes=128 * MIB))
 GEMMA = Model(Wish("gemma3-270m", BY_NAME["gemma3-270m"], snapshot_bytes=128 * MIB))
-# Where no model has a fallback there is no such rung.
-ALONE = tuple(rung for rung in LADDER if rung != "fallback")
-LAST = len(levels(ALONE)) - 1
+LAST = len(levels(LADDER)) - 1
 
 
 def moment(
@@ -174,6 +172,16 @@ def test_who_takes_memory_again_and_again_is_given_way_to() -> None:
     for second in range(3600, 3600 + 2 * waits[-1]):
         _, state = decide(moment(float(second), 0, limit_mib=768), PROFILE, BOX, state)
     assert state.level == after(moment(limit_mib=768)).level
+
+
+def test_a_growth_that_lasts_forgets_those_that_did_not() -> None:
+    state = at(3, base=USUAL, grew=True, undone=2, changed_s=40.0, calm_since_s=40.0)
+    _, early = decide(moment(80.0, TIGHT), PROFILE, BOX, state)
+    assert (early.grew, early.undone) == (True, 2)
+    _, late = decide(
+        moment(40.0 + PROFILE.dwell_s + 4 * PROFILE.calm_s + 1, TIGHT), PROFILE, BOX, early
+    )
+    assert (late.grew, late.undone) == (False, 0)
 
 
 def test_a_burst_of_faults_between_two_ticks_is_no_strain() -> None:

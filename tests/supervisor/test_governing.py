@@ -41,6 +41,7 @@ class FakeKernel(Kernel):
         self.cores_now = 2.0
         self.workers: dict[int, Process] = {}
         self.children_of: dict[int, dict[int, Process]] = {}
+        self.story: list[str] = []  # what keepers did, in order
 
     def read(self) -> Readings:
         ours = 37 + 300 * len(self.workers)
@@ -83,12 +84,15 @@ class FakeKeeper:
         if changed == self.load:
             return
         self.did.append("resize")
+        self.kernel.story.append(f"{self.lane.name} resized")
         if self.broken:
             raise RayhostError("the new sizes cannot be had")
         self.load = changed
 
     async def unload(self) -> None:
         self.did.append("unload")
+        await asyncio.sleep(0)
+        self.kernel.story.append(f"{self.lane.name} unloaded")
         assert self.pid is not None
         del self.kernel.workers[self.pid]
         self.lane.state, self.pid = "unloaded", None
@@ -496,3 +500,150 @@ async def test_a_model_with_a_fallback_is_given_up_for_those_that_ask_for_it() -
     assert gemma.keeper.did == ["unload"]
     await stage.ticks(1)
     assert stage.relief.instead == {"gemma3-270m": "smollm2-135m"}
+
+
+async def with_fallback(*ladder: str) -> Stage:
+    """A stage on which the second of two models was given up for the first, and went."""
+    stage = Stage("smollm2-135m", "gemma3-270m", profile=replace_ladder(*ladder))
+    demands = dict(stage.governing.budget.demands)
+    demands["gemma3-270m"] = Demand(
+        replace(demands["gemma3-270m"].wish, fallback="smollm2-135m"), threads=2
+    )
+    stage.governing.budget = replace(stage.governing.budget, demands=demands)
+    stage.kernel.others = 20
+    await stage.ticks(2)
+    assert stage.parts[1].keeper.did[-1] == "unload"
+    return stage
+
+
+@pytest.mark.parametrize("ladder", [("caches", "fallback"), ("caches", "fallback", "shed")])
+async def test_a_model_that_another_answers_for_is_not_loaded_for_a_question(
+    ladder: tuple[str, ...],
+) -> None:
+    stage = await with_fallback(*ladder)
+    lane, relief = stage.parts[1].lane, stage.relief
+    assert relief.instead == {"gemma3-270m": "smollm2-135m"}
+    lane._count(+1)  # as one does that has a text read
+    await stage.ticks(1)
+    assert "wake" not in stage.parts[1].keeper.did
+    assert stage.relief == relief
+    assert stage.governing.state().needed_bytes <= stage.governing.state().allowed_bytes
+
+
+async def test_without_a_fallback_there_is_no_such_rung() -> None:
+    stage = Stage("smollm2-135m")
+    stage.kernel.others = 700
+    await stage.ticks(1)
+    assert "fallback" not in stage.relief.rungs
+
+
+async def test_who_is_loaded_again_by_other_means_is_refused_no_more() -> None:
+    stage = await unloaded()
+    part = stage.parts[1]
+    stage.kernel.others = 500
+    part.lane._count(+1)
+    await stage.ticks(1)
+    assert part.lane._berth._closing
+    part.keeper.run(99)  # by a reload
+    await stage.ticks(1)
+    assert not part.lane._berth._closing
+
+
+async def test_a_governor_that_is_switched_off_gives_back_what_was_given_up() -> None:
+    stage = Stage("smollm2-135m")
+    before = stage.keeper.load
+    stage.kernel.others = 700
+    stage.kernel.workers[1] = replace(stage.kernel.workers[1], anonymous=30 * MIB)
+    await stage.ticks(1)
+    assert stage.relief.shed
+    off = structs.replace(CALM, enabled=False)
+    stage.governing.budget = replace(stage.governing.budget, profile=off)
+    await stage.ticks(1)
+    assert (stage.relief, stage.keeper.load) == (NONE, before)
+
+
+async def test_another_ladder_is_entered_where_memory_wants_it() -> None:
+    stage = Stage("smollm2-135m")
+    stage.kernel.others = 288
+    await stage.ticks(1)
+    assert "sequences" in stage.relief.rungs
+    stage.kernel.others = 0
+    stage.governing.budget = replace(stage.governing.budget, profile=replace_ladder("shed"))
+    await stage.ticks(1)
+    assert stage.relief == NONE
+
+
+async def test_a_model_that_cannot_be_made_smaller_makes_no_room_for_another() -> None:
+    stage = await unloaded()
+    stage.keeper.broken = True
+    stage.parts[1].lane._count(+1)
+    await stage.ticks(1)
+    assert "wake" not in stage.parts[1].keeper.did
+    stage.keeper.broken = False
+    stage.now_s += CALM.calm_s
+    await stage.ticks(2)
+    assert stage.parts[1].keeper.did[-1] == "wake"
+
+
+async def test_what_an_unloaded_model_held_is_taken_once_it_is_gone() -> None:
+    stage = Stage("smollm2-135m", "gemma3-270m")
+    stage.parts[1].lane._count(+1)
+    await stage.ticks(1)  # both work, and are small
+    stage.parts[1].lane._count(-1)
+    stage.kernel.story.clear()
+    idle(stage.parts[1].lane, 100.0)
+    stage.now_s += 100.0
+    await stage.ticks(40)
+    assert stage.kernel.story[:2] == ["gemma3-270m unloaded", "smollm2-135m resized"]
+
+
+async def test_sizes_that_never_come_are_not_taken_for_those_in_force() -> None:
+    stage = Stage("smollm2-135m", room_mib=330)
+    stage.kernel.workers[1] = replace(stage.kernel.workers[1], anonymous=119 * MIB)
+    base = stage.governing.budget.base
+    stage.keeper.broken = True
+    await stage.ticks(30)
+    assert stage.keeper.did
+    assert stage.governing._state.base == base
+
+
+async def test_a_longer_context_is_told_of_only_while_there_is_less() -> None:
+    stage = Stage("smollm2-135m")
+    await stage.ticks(1)
+    assert stage.keeper.lane.full_context == 0
+    stage.kernel.others = 700
+    stage.kernel.workers[1] = replace(stage.kernel.workers[1], anonymous=30 * MIB)
+    await stage.ticks(1)
+    assert stage.keeper.lane.full_context == 2048
+    stage.kernel.others = 0
+    await stage.ticks(60)
+    assert (stage.keeper.load.context, stage.keeper.lane.full_context) == (2048, 0)
+
+
+async def test_a_run_that_was_promised_more_than_there_is_stops_no_resize() -> None:
+    stage = Stage("smollm2-135m")
+    stage.keeper.load = structs.replace(stage.keeper.load, context=1024)
+    served = stage.keeper.lane._served
+    stage.keeper.lane._served = replace(served, preloaded=1900)  # as a run of before may be
+    wish = replace(stage.governing.budget.demands["smollm2-135m"].wish, context=1024)
+    demands = {"smollm2-135m": Demand(wish, 2)}
+    stage.governing.budget = replace(stage.governing.budget, demands=demands)
+    before = stage.keeper.load
+    stage.kernel.others = 400
+    await stage.ticks(1)
+    assert stage.keeper.load.concurrency < before.concurrency
+    assert stage.keeper.load.context == 1024
+
+
+async def test_only_what_gets_worse_is_a_warning() -> None:
+    stage = Stage("smollm2-135m")
+    with capture_logs() as lines:
+        await stage.ticks(1)
+        stage.kernel.others = 288
+        await stage.ticks(1)
+        stage.kernel.others = 0
+        await stage.ticks(60)
+    told = [(line["event"], line["log_level"]) for line in lines]
+    assert told[0] == ("degraded", "warning")
+    assert ("less degraded", "info") in told
+    assert told[-1] == ("all as planned again", "info")

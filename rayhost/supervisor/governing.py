@@ -126,13 +126,7 @@ class Governing:
             return
         before, budget = self._state, self.budget
         if not budget.profile.enabled:
-            # Where nothing is to be changed, still tell what there is.
-            moment = self._moment(readings, held, [*loaded, *wanted])
-            plan, _ = decide(moment, self._profile, budget.box, before)
-            self._seen = _Seen(moment, plan)
-            if before.level or wanted:  # it was on until now
-                self._state = State(base=before.base)
-                await self._apply(plan, readings, loaded, wanted)
+            await self._only_look(readings, held, loaded, wanted)
             return
         # Of those that another answers for, it is to be known when there is room for both again.
         resting = [
@@ -158,6 +152,17 @@ class Governing:
                 state, level=max(state.level, before.level), base=before.base,
                 changed_s=self._now_s(), calm_since_s=None,
             )  # fmt: skip
+
+    async def _only_look(
+        self, readings: Readings, held: Held, loaded: Sequence[Part], wanted: Sequence[Part]
+    ) -> None:
+        """Tell what there is, and change nothing but what was done while the governor was on."""
+        moment = self._moment(readings, held, [*loaded, *wanted])
+        plan, _ = decide(moment, self._profile, self.budget.box, self._state)
+        self._seen = _Seen(moment, plan)
+        if self._state.level or wanted:
+            self._state = State(base=self._state.base)
+            await self._apply(plan, readings, loaded, wanted)
 
     def sized(self, name: str, load: Load) -> Load:
         """Return what a model is to be loaded with in place of `load`, as memory is now."""

@@ -18,6 +18,7 @@ import msgspec
 
 from rayhost.errors import RayhostError
 from rayhost.supervisor.process import describe_exit
+from rayhost.threads import ENVIRONMENT
 
 _PR_SET_PDEATHSIG = 1
 _LAST_WORDS = 300  # bytes of a dead child's standard error that are quoted
@@ -44,8 +45,7 @@ def run(
     """
     order = msgspec.json.encode(task).decode()
     command = [sys.executable, "-m", module, order, str(os.getpid())]
-    # One thread for each numpy call: the threads that are measured are ours.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**ENVIRONMENT, **os.environ}  # as a worker has it: what is measured is served so
     with (
         tempfile.TemporaryFile() as complaints,
         subprocess.Popen(

@@ -6,12 +6,9 @@ MODEL is there for whoever reads `ps`; the model itself comes through the channe
 import os
 import sys
 
-# Both libraries read these once, when they are loaded; what the operator set goes first.
-# llama.cpp waits for its threads some hundred times a step. libgomp's default spins so long that
-# one busy neighbour on the cores costs a factor of ten; this long costs nothing on idle cores and
-# leaves most of the speed on busy ones (bench/spin_wait.py, docs/performance.md).
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's: no matrix is multiplied there
+from rayhost.threads import ENVIRONMENT
+
+os.environ.update({**ENVIRONMENT, **os.environ})  # before the libraries are loaded
 
 from rayhost.worker.main import run
 

@@ -11,6 +11,7 @@ import pytest
 
 from rayhost.baseline import child
 from rayhost.baseline.child import ChildFailed
+from rayhost.threads import ENVIRONMENT
 
 PROGRAM = """
 import json, os, signal, sys, time
@@ -30,6 +31,7 @@ if task == "babble": print("{", flush=True)
 if task == "hang": time.sleep(60)
 if task == "pid": say("part", number=os.getpid()); time.sleep(60)
 if task == "threads": say("part", number=int(os.environ["OPENBLAS_NUM_THREADS"]))
+if task == "spin": say("part", number=int(os.environ["GOMP_SPINCOUNT"]))
 if task != "early": say("end")
 """
 
@@ -66,8 +68,13 @@ def test_answers_come_in_order(module: str) -> None:
     assert ask(module, "work") == [Part(1), End()]
 
 
-def test_a_childs_numpy_uses_one_thread_a_call(module: str) -> None:
+def test_a_childs_threads_behave_as_a_workers(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
     assert ask(module, "threads") == [Part(1), Part(1), End()]
+    assert ask(module, "spin") == [Part(1), Part(2000), End()]
+    monkeypatch.setenv("GOMP_SPINCOUNT", "300")  # the operator's own
+    assert ask(module, "spin") == [Part(1), Part(300), End()]
 
 
 @pytest.mark.parametrize(

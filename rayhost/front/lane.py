@@ -91,7 +91,7 @@ class Lane:
         # Raises Overloaded where the first structured output of a worker has no room.
         self.on_constrained: Callable[[], None] = lambda: None
         self.constrained = False  # its worker has what it takes to have answers follow a grammar
-        self.full_context = 0  # where memory is not short; 0: not known
+        self.full_context = 0  # while memory is short, the one of other times; else 0
         self._ahead = LOOK_AHEAD
         self._metrics = metrics
         self._berth = Berth(self._wake)

@@ -26,6 +26,7 @@ from rayhost.front.request import (
     Reading,
     TextPrompt,
     TokenPrompt,
+    follows_grammar,
 )
 from rayhost.ipc.messages import Cancel, Constraint, Message, Prepare, Rejected
 from rayhost.ipc.sampling import Sampling
@@ -81,7 +82,12 @@ class Prompts:
     @property
     def constrained(self) -> bool:
         """True while one is open whose constraint a worker compiles."""
-        return any(_compiles(question.message) for question in self._open)
+        asked = (one.message for one in self._open)
+        return any(
+            follows_grammar(message.constraint, message.tools)
+            for message in asked
+            if isinstance(message, Prepare)
+        )
 
     @property
     def retry_after(self) -> int:
@@ -190,13 +196,6 @@ class Prompts:
         elif question in self._waiting:
             self._waiting.remove(question)
         self._advance()
-
-
-def _compiles(message: Question) -> bool:
-    if not isinstance(message, Prepare):
-        return False
-    tools = message.tools
-    return message.constraint is not None or (tools is not None and tools.choice != "none")
 
 
 def question_of(prompt: Prompt, constraint: Constraint | None = None) -> Prepare | None:

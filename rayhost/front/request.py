@@ -115,7 +115,12 @@ class GenerateRequest(msgspec.Struct, frozen=True):
     def constrained(self) -> bool:
         """Whether the answer is to follow a grammar: one that was sent, or one made of tools."""
         tools = self.prompt.tools if isinstance(self.prompt, ChatPrompt) else None
-        return self.constraint is not None or (tools is not None and tools.choice != "none")
+        return follows_grammar(self.constraint, tools)
+
+
+def follows_grammar(constraint: Constraint | None, tools: Tools | None) -> bool:
+    """Tell whether a worker compiles a grammar for these."""
+    return constraint is not None or (tools is not None and tools.choice != "none")
 
 
 @dataclass(frozen=True, slots=True)

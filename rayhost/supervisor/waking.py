@@ -36,10 +36,10 @@ class Waking:
 
         Who was refused may ask again from now on.
         """
+        refused, self._refused = self._refused, set()
         asked = []
         for part in parts:
-            if part.lane.name in self._refused:
-                self._refused.remove(part.lane.name)
+            if part.lane.name in refused:
                 part.lane.turn_away(None)
             elif part.lane.state == "unloaded" and part.lane.idle_ns == 0:
                 asked.append(part)
